@@ -1,0 +1,133 @@
+"""The sandbox's seam: what the benchmark engine may ask of any isolation.
+
+Who may fail: :class:`gas.errors.SandboxUnavailable` is ours (no isolation could be set up, or it broke);
+:class:`gas.errors.ModelFailed` is the author's. The two never mix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Limits", "ModelSession", "ModelSpec", "Sandbox", "Tier"]
+
+
+class Tier(IntEnum):
+    """Rungs of the ladder, ordered by strength; stored with each result."""
+
+    PLAIN = 0
+    """An ordinary process: only for one's own model (``--trust-model``)."""
+    NAMESPACES = 1
+    """Own name spaces, pivot_root, Landlock, seccomp, limits."""
+    BUBBLEWRAP = 2
+    """bubblewrap, Landlock, two seccomp filters, limits."""
+    BUBBLEWRAP_CGROUP = 3
+    """The same inside a control group of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a submitted model may use.
+
+    Attributes:
+        memory_bytes: Address space or group memory of the whole tree.
+        cpu_seconds: Processor time of a process.
+        processes: Threads and processes of the tree.
+        file_bytes: Largest file it may write.
+        open_files: Descriptors.
+        tmp_bytes: Size of its private /tmp.
+        load_seconds: Wall clock from start until ready for a batch.
+        batch_seconds: Wall clock for one batch.
+    """
+
+    memory_bytes: int = 6 * 2**30
+    cpu_seconds: int = 5 * 3600
+    processes: int = 64
+    file_bytes: int = 64 * 2**20
+    open_files: int = 256
+    tmp_bytes: int = 64 * 2**20
+    load_seconds: float = 120.0
+    batch_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the trusted runner must know to load a checked package; built by ``gas.submissions``.
+
+    Attributes:
+        folder: Unpacked, checked package; becomes read-only for the model.
+        format: ``"onnx"`` or ``"safetensors"``.
+        entry: File name inside the folder: the ``.onnx`` file, or ``model.py``.
+        weights_file: Name of the safetensors file inside the folder; None for ONNX.
+        input_shape: Shape of one sample: (3, H, W), (T, 3, H, W) or (samples,).
+        input_dtype: ``"uint8"`` or ``"float32"``.
+        num_classes: Width of the answer.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: autocast of safetensors models.
+        params: Further keyword arguments for ``load_model``; plain JSON values.
+    """
+
+    folder: Path
+    format: str
+    entry: str
+    weights_file: str | None
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    num_classes: int
+    dtype: str = "float32"
+    params: dict[str, object] = field(default_factory=dict)
+
+
+class ModelSession(Protocol):
+    """A loaded model; a context manager that kills the whole tree on exit."""
+
+    tier: Tier
+
+    def infer(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Run the model on one batch.
+
+        Args:
+            batch: Shape (n, *input_shape), dtype ``input_dtype``; n up to the session's batch size.
+
+        Returns:
+            Logits, shape (n, num_classes), float32. Values may be NaN or infinite: the engine counts such a
+            sample as a model error.
+
+        Raises:
+            gas.errors.ModelFailed: Crash, time-out, out of memory, wrong shape. The session is dead afterwards.
+            gas.errors.SandboxUnavailable: Our own machinery broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """Kill the tree and free shared memory; may be called twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Sandbox(Protocol):
+    """A way to run a stranger's model."""
+
+    tier: Tier
+
+    def start(self, spec: ModelSpec, *, batch_size: int, limits: Limits = ..., threads: int = 1) -> ModelSession:
+        """Start a process tree and load the model in it.
+
+        Args:
+            spec: What to load.
+            batch_size: Most samples a batch will have.
+            limits: What the tree may use.
+            threads: Number of threads that the model should compute with.
+
+        Raises:
+            gas.errors.ModelFailed: The model did not load (``load_failed``, ``timeout``, ``out_of_memory``).
+            gas.errors.SandboxUnavailable: The isolation could not be set up.
+        """
+        ...

@@ -1,0 +1,109 @@
+"""Blobs: immutable bytes under the name of their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from gas.errors import StorageError
+
+__all__ = ["BlobStore", "FolderBlobs", "sha256_hex"]
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+def sha256_hex(data: bytes) -> str:
+    """Hex SHA-256, the name of a blob."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class BlobStore(Protocol):
+    """Content-addressed store; the scaled implementation is S3."""
+
+    def put(self, data: bytes) -> str:
+        """Store bytes, durably, and return their name; storing twice is storing once."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Fetch bytes; raises :class:`gas.errors.StorageError` when unknown or damaged."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether the blob is there."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove the blob; an unknown name is no error."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """All names, in no order."""
+        ...
+
+
+class FolderBlobs:
+    """Blobs as files of one folder, two levels deep.
+
+    A blob is written aside, flushed to disk and renamed, so that a reader never sees half of one, and a killed
+    writer leaves nothing but a temporary file that the next start sweeps.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+
+    def put(self, data: bytes) -> str:
+        """Store bytes durably."""
+        name = sha256_hex(data)
+        target = self._path(name)
+        if target.exists():
+            return name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            fd, aside = tempfile.mkstemp(dir=self._incoming)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(aside).replace(target)
+            except BaseException:
+                Path(aside).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StorageError(f"The blob could not be stored ({error.strerror}).", hint="Is the disk full?") from error
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Fetch bytes and check them against their name."""
+        try:
+            data = self._path(name).read_bytes()
+        except OSError as error:
+            raise StorageError(f"Blob {name} is not in the store.", code="blob_missing") from error
+        if sha256_hex(data) != name:
+            raise StorageError(f"Blob {name} is damaged.", code="blob_damaged")
+        return data
+
+    def exists(self, name: str) -> bool:
+        """Whether the blob is there."""
+        return self._path(name).exists()
+
+    def delete(self, name: str) -> None:
+        """Remove the blob."""
+        self._path(name).unlink(missing_ok=True)
+
+    def names(self) -> Iterator[str]:
+        """All names."""
+        for path in self.root.glob("??/" + "?" * 64):
+            yield path.name
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise StorageError("A blob's name is 64 lower-case hex digits.", code="blob_name")
+        return self.root / name[:2] / name
