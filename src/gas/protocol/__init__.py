@@ -1,1 +1,1 @@
-"""."""
+"""Wire formats and signing: Epistula v2, the messages, both sides of signed HTTP."""

@@ -1,1 +1,54 @@
-"""."""
+"""Run a stranger's model without being harmed by it.
+
+The static checks of ``gas.submissions`` are a filter and a help for honest authors; this package is the
+boundary. A model runs in a process tree of its own; samples reach it through memory that it can only read, one
+batch at a time, and only logits come back, in frames of a size that the parent knows beforehand.
+
+What it covers (tier ``BUBBLEWRAP``; each point has a hostile model among the tests)
+    * Files: the model sees the system's libraries, the interpreter, its packages and its own package, all
+      read-only, and an empty ``/tmp`` and ``/dev/shm`` of limited size. No home, no ``/etc/passwd``, nothing of
+      this project.
+    * Network: none, not even the host's loopback; no socket of any family can be made.
+    * Processes: no program can be started, no process made; others can be neither seen, traced nor signalled.
+      Everything dies with the session, and with the parent, even when the parent is killed.
+    * Kernel: an unprivileged user of its own, no capabilities, no new privileges, a list of allowed system
+      calls (default: refused), Landlock.
+    * Resources: memory, processor time, threads, file size and open files are limited; the parent keeps a
+      wall clock for loading and for each batch.
+    * Protocol: early, late, surplus, oversized and forged answers end the session as the model's failure;
+      nothing is ever unpickled. What it prints is bounded and made printable.
+    * Secrets: the environment is empty; labels, names, ids and counts never enter.
+
+What it does not cover
+    * Bugs of the kernel, and side channels of the processor (timing, caches): use a virtual machine of its own
+      for the workers where that matters.
+    * What a model remembers between batches of one session, the number and sizes of batches, the clock, the
+      kind of processor and the kernel's release: it can know these.
+    * Many empty files in ``/tmp``: the size is limited, the number is not; the kernel's memory for them is
+      limited only inside a control group.
+    * Libraries in the model's own package can be loaded; they run under the same restrictions.
+    * GPUs: device nodes are not handed in. The driver's interface is a large surface, and would be a tier of its own.
+    * Tier ``PLAIN`` covers crashes, hangs and memory, not malice: it is for one's own model.
+
+Public names are re-exported here; :mod:`gas.sandbox.base` holds the seam.
+"""
+
+from __future__ import annotations
+
+from gas.sandbox.base import Limits, ModelSession, ModelSpec, Sandbox, Tier
+from gas.sandbox.bubblewrap import BubblewrapSandbox
+from gas.sandbox.plain import PlainSandbox
+from gas.sandbox.probe import Probe, best_sandbox, probe
+
+__all__ = [
+    "BubblewrapSandbox",
+    "Limits",
+    "ModelSession",
+    "ModelSpec",
+    "PlainSandbox",
+    "Probe",
+    "Sandbox",
+    "Tier",
+    "best_sandbox",
+    "probe",
+]

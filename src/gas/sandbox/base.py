@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Limits", "ModelSession", "ModelSpec", "Sandbox", "Tier"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "ModelSession", "ModelSpec", "Sandbox", "Tier"]
 
 
 class Tier(IntEnum):
@@ -53,6 +53,9 @@ class Limits:
     tmp_bytes: int = 64 * 2**20
     load_seconds: float = 120.0
     batch_seconds: float = 60.0
+
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)

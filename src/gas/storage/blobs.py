@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from gas.errors import StorageError
 
@@ -29,8 +30,16 @@ class BlobStore(Protocol):
         """Store bytes, durably, and return their name; storing twice is storing once."""
         ...
 
+    def put_file(self, path: Path) -> str:
+        """Store a file's bytes without holding them in memory; the file itself stays."""
+        ...
+
     def get(self, name: str) -> bytes:
         """Fetch bytes; raises :class:`gas.errors.StorageError` when unknown or damaged."""
+        ...
+
+    def get_file(self, name: str, target: Path) -> None:
+        """Fetch bytes into a file without holding them in memory; raises like :meth:`get`, and leaves no file then."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -46,6 +55,15 @@ class BlobStore(Protocol):
         ...
 
 
+def _copy(source: IO[bytes], sink: IO[bytes]) -> str:
+    """Copy until the end and return the hex SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    while chunk := source.read(1 << 20):
+        digest.update(chunk)
+        sink.write(chunk)
+    return digest.hexdigest()
+
+
 class FolderBlobs:
     """Blobs as files of one folder, two levels deep.
 
@@ -59,26 +77,15 @@ class FolderBlobs:
 
     def put(self, data: bytes) -> str:
         """Store bytes durably."""
-        name = sha256_hex(data)
-        target = self._path(name)
-        if target.exists():
-            return name
+        return self._store(io.BytesIO(data))
+
+    def put_file(self, path: Path) -> str:
+        """Store a file's bytes durably."""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._incoming.mkdir(parents=True, exist_ok=True)
-            fd, aside = tempfile.mkstemp(dir=self._incoming)
-            try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(aside).replace(target)
-            except BaseException:
-                Path(aside).unlink(missing_ok=True)
-                raise
+            with path.open("rb") as source:
+                return self._store(source)
         except OSError as error:
-            raise StorageError(f"The blob could not be stored ({error.strerror}).", hint="Is the disk full?") from error
-        return name
+            raise StorageError(f"The file could not be read ({error.strerror}).") from error
 
     def get(self, name: str) -> bytes:
         """Fetch bytes and check them against their name."""
@@ -89,6 +96,20 @@ class FolderBlobs:
         if sha256_hex(data) != name:
             raise StorageError(f"Blob {name} is damaged.", code="blob_damaged")
         return data
+
+    def get_file(self, name: str, target: Path) -> None:
+        """Fetch bytes into a file and check them against their name."""
+        try:
+            with self._path(name).open("rb") as source, target.open("wb") as sink:
+                found = _copy(source, sink)
+        except FileNotFoundError as error:
+            raise StorageError(f"Blob {name} is not in the store.", code="blob_missing") from error
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise StorageError(f"The blob could not be copied ({error.strerror}).") from error
+        if found != name:
+            target.unlink(missing_ok=True)
+            raise StorageError(f"Blob {name} is damaged.", code="blob_damaged")
 
     def exists(self, name: str) -> bool:
         """Whether the blob is there."""
@@ -102,6 +123,25 @@ class FolderBlobs:
         """All names."""
         for path in self.root.glob("??/" + "?" * 64):
             yield path.name
+
+    def _store(self, source: IO[bytes]) -> str:
+        try:
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            fd, aside = tempfile.mkstemp(dir=self._incoming)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    name = _copy(source, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                target = self._path(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(aside).replace(target)
+            except BaseException:
+                Path(aside).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StorageError(f"The blob could not be stored ({error.strerror}).", hint="Is the disk full?") from error
+        return name
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):

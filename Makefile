@@ -1,0 +1,39 @@
+# The two commands of the README are `make demo` and `make test`; each sets up all that it needs.
+.PHONY: help demo test lint bench lock clean install install-dev
+INSTALL_FLAGS ?=
+PYTEST_FLAGS ?=
+BIN := .venv/bin
+
+help:
+	@echo "make demo    install, then one whole adversarial round on real input"
+	@echo "make test    install, then every test"
+	@echo "make lint    ruff, format, mypy --strict, floors"
+	@echo "make bench   the benchmarks of benchmarks/"
+	@echo "make lock    renew the lock files in requirements/"
+
+install:
+	./install.sh --profile demo $(INSTALL_FLAGS)
+
+install-dev:
+	./install.sh --profile dev $(INSTALL_FLAGS)
+
+demo: install
+	$(BIN)/gascli demo
+
+test: install-dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install-dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock:
+	$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf .venv .gas build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,150 @@
+"""The foreman: looks at everything that waits or has stopped moving, and sees that it goes on or ends.
+
+What is to be done is read from the database each time, so that a crash between two writes costs one turn and no
+submission. Waiting for a commitment takes no worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy import select
+
+from gas.arena.commitments import committed_block
+from gas.arena.ports import ArenaConfig
+from gas.arena.states import ACTIVE_STATES, IllegalTransition, transition
+from gas.arena.submissions import Submissions
+from gas.arena.workers import JOB_KIND, QUEUE, EvaluationJob, job_id
+from gas.chain.base import Chain
+from gas.clock import Clock
+from gas.errors import ChainError, Reason
+from gas.storage.database import Database
+from gas.storage.jobs import DurableJobs, JobState
+from gas.storage.tables import RoundRow, RunRow, SubmissionRow
+from gas.types import SubmissionState
+
+__all__ = ["Foreman"]
+
+_S = SubmissionState
+_LOG = structlog.get_logger(__name__)
+_GRACE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foreman:
+    """Call :meth:`tick` every second or so, from one thread with an event loop.
+
+    Attributes:
+        database: State of everything.
+        chain: Where commitments are.
+        submissions: For scans that a dead service left undone.
+        job: The work on one submission.
+        jobs: Where jobs run.
+        config: The arena's rules.
+        clock: For limits.
+        rescan_seconds: How old an unfinished scan must be to count as left behind.
+    """
+
+    database: Database
+    chain: Chain
+    submissions: Submissions
+    job: EvaluationJob
+    jobs: DurableJobs
+    config: ArenaConfig
+    clock: Clock
+    rescan_seconds: float = 900.0
+    _enqueued: set[str] = field(default_factory=set)
+
+    async def tick(self) -> None:
+        """One look around.
+
+        Raises:
+            gas.errors.StorageError: The database does not answer.
+        """
+        self.jobs.beat()
+        self.submissions.resume_scans(older_than_seconds=self.rescan_seconds)
+        try:
+            await self._read_commitments()
+        except ChainError as error:
+            _LOG.warning("commitments_unread", code=error.error_code, message=error.message)
+        self._enqueue()
+        self._end_overdue()
+        self._end_orphans()
+
+    async def _read_commitments(self) -> None:
+        with self.database.read() as session:
+            waiting = session.scalars(
+                select(SubmissionRow).where(
+                    SubmissionRow.state == _S.SCANNING.value,
+                    SubmissionRow.weights_sha256.is_not(None),
+                    SubmissionRow.committed_block.is_(None),
+                )
+            ).all()
+        for seen in waiting:
+            block = await committed_block(self.chain, self.config.netuid, seen)
+            late = self.clock.time() - seen.created_at > self.config.commitment_seconds
+            if block is None and not late:
+                continue
+            with self.database.write() as session:
+                row = session.get(SubmissionRow, seen.id)
+                if row is None or row.state != _S.SCANNING:
+                    continue
+                if block is not None:
+                    row.committed_block = block
+                else:
+                    transition(session, row, _S.REJECTED, now=self.clock.time(), reasons=(_uncommitted(),))
+
+    def _enqueue(self) -> None:
+        with self.database.read() as session:
+            ready = session.scalars(
+                select(SubmissionRow.id)
+                .join(RoundRow, RoundRow.modality == SubmissionRow.modality)
+                .where(
+                    SubmissionRow.state == _S.SCANNING.value,
+                    SubmissionRow.committed_block.is_not(None),
+                    RoundRow.state == "open",
+                )
+                .order_by(SubmissionRow.committed_block, SubmissionRow.created_at)
+                .distinct()
+            ).all()
+        for submission_id in ready:
+            if submission_id not in self._enqueued:
+                self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id), submission_id)
+                self._enqueued.add(submission_id)
+
+    def _end_overdue(self) -> None:
+        """End what an evaluator should have ended itself: nothing may run past its limit."""
+        now = self.clock.time()
+        with self.database.read() as session:
+            running = session.scalars(select(RunRow).where(RunRow.state == "running")).all()
+        for run in running:
+            limit = self.config.exam_seconds if run.kind == "exam" else self.config.run_seconds
+            if now - run.started_at > limit + _GRACE_SECONDS:
+                _LOG.error("run_overdue", run=run.id, submission=run.submission_id)
+                self.job.fail(run.submission_id, {"code": "overdue", "message": "The evaluation did not end in time."})
+                self.jobs.cancel(job_id(run.submission_id))
+
+    def _end_orphans(self) -> None:
+        """See that whatever should have a job has one that can still end it."""
+        expected = [state.value for state in ACTIVE_STATES]
+        with self.database.read() as session:
+            active = session.scalars(select(SubmissionRow.id).where(SubmissionRow.state.in_(expected))).all()
+        # A job that ended before this look, of a submission that is still active after it, will never end it.
+        for submission_id in [*active, *self._enqueued]:
+            state = self.jobs.state(job_id(submission_id))
+            if state is None:
+                self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id), submission_id)
+            elif state in (JobState.DONE, JobState.FAILED):
+                self._enqueued.discard(submission_id)
+                try:
+                    self.job.fail(submission_id, {"code": "worker_lost", "message": "The evaluation was lost."})
+                except IllegalTransition:
+                    continue
+
+
+def _uncommitted() -> Reason:
+    return Reason(
+        "commitment_missing",
+        "No commitment with this key and hash was found on the chain in time; push again and commit at once.",
+    )

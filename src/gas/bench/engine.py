@@ -1,0 +1,449 @@
+"""The evaluation of one model on one round, whatever the modality.
+
+Decode ahead -> preprocess -> batches in a secret order -> model processes in the sandbox -> one record for each
+sample and pass. The structure is the one that measured best: as many single-threaded model processes as cores,
+each driven by a thread here, and decoding in threads ahead of them.
+
+What is covered: a model that dies, hangs, answers nonsense or answers differently when asked again harms its own
+score only, and no sample can be made to vanish. What is not: a model that keeps state between batches on purpose;
+re-asked samples only make that visible.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.bench.answers import Outcome, make_records
+from gas.bench.batches import Ask, Pass, choose_reasked, choose_robust, plan_batches
+from gas.bench.feed import Ahead, RoundMedia, Target, target_of
+from gas.bench.records import SampleRecord
+from gas.clock import Clock, SystemClock
+from gas.datasets.plan import Round
+from gas.errors import ConfigurationError, ModelFailed, SandboxUnavailable
+from gas.sandbox.base import Limits, ModelSession, ModelSpec, Sandbox, Tier
+from gas.types import Modality, Sample, SampleStatus
+
+__all__ = ["Progress", "RunConfig", "RunResult", "Timings", "evaluate"]
+
+REASK_TOLERANCE = 1e-3
+"""Largest difference of p_fake between two answers to one sample (submissions.md, section 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """How a model is run.
+
+    Attributes:
+        nonce: The run's secret, at least 16 characters from a cryptographic source; with the round's seed it decides
+            the order, so that a rerun with the same nonce asks in the same order.
+        batch_size: Most samples in a batch.
+        robustness_per_dataset: Samples of each data set that are evaluated again after the sharing chain.
+        reask_share: Share of the samples that are asked twice.
+        reask_least: Number of samples that are asked twice at least.
+        processes: Model processes side by side; None takes one for each core that this process may use.
+        threads: Threads each of them computes with.
+        decode_threads: Threads that decode ahead.
+        max_restarts: Restarts of dead model processes in the whole run; then the rest counts as model errors.
+        limits: What one model process may use.
+        min_tier: Weakest isolation that is acceptable.
+    """
+
+    nonce: str
+    batch_size: int = 32
+    robustness_per_dataset: int = 0
+    reask_share: float = 0.01
+    reask_least: int = 4
+    processes: int | None = None
+    threads: int = 1
+    decode_threads: int = 2
+    max_restarts: int = 16
+    limits: Limits = field(default_factory=Limits)
+    min_tier: Tier = Tier.NAMESPACES
+
+    def __post_init__(self) -> None:
+        """Refuse settings with which no run makes sense."""
+        whole = (self.batch_size, self.threads, self.decode_threads, self.processes or 1)
+        if min(whole) < 1 or self.processes == 0 or self.max_restarts < 0 or self.robustness_per_dataset < 0:
+            raise ConfigurationError("A run needs positive sizes and counts.", code="run_config")
+        if not 0 <= self.reask_share <= 1 or self.reask_least < 0 or len(self.nonce) < 16:
+            raise ConfigurationError(
+                "A run needs a share of re-asked samples in [0, 1] and a nonce of 16 characters.", code="run_config"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        done: Showings answered, failed ones included.
+        total: Showings of the run: base pass, robust pass and re-asked samples.
+        model_errors: Showings on which the model failed so far.
+        seconds: Wall clock since the run began.
+    """
+
+    done: int
+    total: int
+    model_errors: int
+    seconds: float
+
+    @property
+    def samples_per_second(self) -> float:
+        """Showings a second so far; 0 at the start."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How fast a run was; kept beside the records, never in them.
+
+    Attributes:
+        wall_seconds: From the first start of a model process to the end of the last.
+        cpu_seconds: Processor time of this process and of the model processes in that span, their start included.
+        showings: Answers that were asked for.
+        cores: Cores that this process may use.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    showings: int
+    cores: int
+
+    @property
+    def samples_per_second(self) -> float:
+        """What the run reached."""
+        return self.showings / self.wall_seconds if self.wall_seconds > 0 else 0.0
+
+    @property
+    def limit_samples_per_second(self) -> float:
+        """What it would reach with all cores busy: cores / (processor seconds a sample)."""
+        return self.cores * self.showings / self.cpu_seconds if self.cpu_seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, float | int]:
+        """JSON form."""
+        return {
+            "wall_seconds": self.wall_seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "showings": self.showings,
+            "cores": self.cores,
+            "samples_per_second": self.samples_per_second,
+            "limit_samples_per_second": self.limit_samples_per_second,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+        records: One for each sample and pass, in the order of the round, base before robust.
+        tier: Isolation that the model ran in.
+        restarts: Model processes that had to be started again.
+        gave_up: Whether the restarts ran out, so that unanswered samples count as model errors.
+        reasked: Samples whose two answers could be compared.
+        inconsistent: Ids of those that were answered differently (by more than 1e-3 in p_fake).
+        timings: Throughput.
+    """
+
+    records: tuple[SampleRecord, ...]
+    tier: Tier
+    restarts: int
+    gave_up: bool
+    reasked: int
+    inconsistent: tuple[str, ...]
+    timings: Timings
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """Model and media errors of all passes by code, sorted by code."""
+        return dict(sorted(Counter(r.error for r in self.records if r.error is not None).items()))
+
+
+def evaluate(
+    spec: ModelSpec,
+    round_: Round,
+    media: RoundMedia,
+    sandbox: Sandbox,
+    config: RunConfig,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    clock: Clock | None = None,
+) -> RunResult:
+    """Run one model on every sample of a round.
+
+    Args:
+        spec: The checked, unpacked package.
+        round_: The round; all of its samples are of one modality.
+        media: Their media, e.g. :class:`gas.bench.feed.CacheMedia`.
+        sandbox: Where the model runs.
+        config: How.
+        on_progress: Called after each batch, one call at a time, from the threads of the run.
+        classes: Names of the model's classes in its own order, when its package gives them.
+        clock: Source of wall-clock times; the system's when left out.
+
+    Raises:
+        gas.errors.ModelFailed: The model can't be loaded at all, or nobody knows what its logits mean. Failures on
+            samples don't raise: they are records.
+        gas.errors.SandboxUnavailable: Our isolation is missing, too weak, or broke; the run has no result.
+        gas.errors.StorageError: The media can't be read.
+        gas.errors.ConfigurationError: The round and the model don't go together.
+    """
+    if sandbox.tier < config.min_tier:
+        raise SandboxUnavailable(
+            f"This machine isolates models at tier {sandbox.tier.name}, but {config.min_tier.name} is asked for.",
+            code="tier_too_low",
+            hint="gascli doctor says what is missing.",
+        )
+    target = target_of(spec, _modality_of(round_.samples))
+    make_records((), (), (), width=spec.num_classes, classes=classes)  # refuses a width that nobody has named
+    return _Run(spec, round_, media, sandbox, config, target, on_progress, classes, clock or SystemClock()).execute()
+
+
+def _modality_of(samples: Sequence[Sample]) -> Modality:
+    modalities = {sample.modality for sample in samples}
+    if len(modalities) != 1:
+        raise ConfigurationError("A run needs samples of exactly one modality.", code="round_modality")
+    return modalities.pop()
+
+
+class _GivenUp(Exception):
+    """The restarts of the run are used up."""
+
+
+class _Run:
+    """State of one evaluation, shared by its threads."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        round_: Round,
+        media: RoundMedia,
+        sandbox: Sandbox,
+        config: RunConfig,
+        target: Target,
+        on_progress: Callable[[Progress], None] | None,
+        classes: Sequence[str] | None,
+        clock: Clock,
+    ) -> None:
+        samples, seed = round_.samples, round_.seed
+        self.spec, self.samples, self.media, self.sandbox = spec, samples, media, sandbox
+        self.config, self.target, self.on_progress = config, target, on_progress
+        self.classes, self.clock = classes, clock
+        self.lock = Lock()
+        self.outcomes: dict[Ask, Outcome] = {}
+        self.sessions: set[ModelSession] = set()
+        self.restarts = 0
+        self.model_errors = 0
+        self.stopped = False
+        self.gave_up = False
+        robust = choose_robust(samples, per_dataset=config.robustness_per_dataset, seed=seed)
+        reasked = choose_reasked(
+            len(samples), share=config.reask_share, least=config.reask_least, seed=seed, nonce=config.nonce
+        )
+        self.asks = [Ask(i, Pass.BASE) for i in range(len(samples))] + [Ask(i, Pass.ROBUST) for i in robust]
+        self.twins = [Ask(i, Pass.BASE, again=True) for i in reasked]
+        self.batches = plan_batches(
+            len(samples),
+            robust=robust,
+            reasked=reasked,
+            batch_size=config.batch_size,
+            seed=seed,
+            nonce=config.nonce,
+        )
+        self.total = len(self.asks) + len(self.twins)
+        self.began = 0.0
+
+    def execute(self) -> RunResult:
+        cores = len(os.sched_getaffinity(0))
+        processes = min(self.config.processes or cores, len(self.batches))
+        self.began = self.clock.monotonic()
+        cpu = _cpu_seconds()
+        depth = processes + self.config.decode_threads
+        with (
+            Ahead(self._fetch, self.batches, threads=self.config.decode_threads, depth=depth) as ahead,
+            ThreadPoolExecutor(processes, thread_name_prefix="gas-model") as pool,
+        ):
+            futures = [pool.submit(_Worker(self, ahead).run) for _ in range(processes)]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                failures = [error for future in done if (error := future.exception()) is not None]
+                if failures:
+                    # An answer of ours outranks theirs: a broken sandbox may look like a broken model elsewhere.
+                    raise min(failures, key=lambda error: isinstance(error, ModelFailed))
+            finally:
+                self._stop()
+        timings = Timings(self.clock.monotonic() - self.began, _cpu_seconds() - cpu, self.total, cores)
+        return self._result(timings)
+
+    def record(self, ask: Ask, outcome: Outcome) -> None:
+        """Keep the outcome of one showing."""
+        with self.lock:
+            self.outcomes[ask] = outcome
+            self.model_errors += outcome.error is not None and not outcome.media_error
+
+    def report(self) -> None:
+        """Tell the caller where the run stands."""
+        if self.on_progress is None:
+            return
+        with self.lock:
+            seconds = self.clock.monotonic() - self.began
+            self.on_progress(Progress(len(self.outcomes), self.total, self.model_errors, seconds))
+
+    def start_session(self, *, again: bool) -> ModelSession:
+        """A fresh model process; ``again`` when one of the same worker has died.
+
+        Raises:
+            _GivenUp: No restarts are left.
+            gas.errors.ModelFailed: The model doesn't load although it was never asked anything.
+            gas.errors.SandboxUnavailable: Ours.
+        """
+        while True:
+            if again:
+                self._take_restart()
+            try:
+                session = self.sandbox.start(
+                    self.spec, batch_size=self.config.batch_size, limits=self.config.limits, threads=self.config.threads
+                )
+            except ModelFailed:
+                if not again:
+                    raise
+                continue
+            with self.lock:
+                self.sessions.add(session)
+                stopped = self.stopped
+            if stopped:
+                self.end_session(session)
+                raise _GivenUp
+            return session
+
+    def end_session(self, session: ModelSession) -> None:
+        """Kill a model process."""
+        with self.lock:
+            self.sessions.discard(session)
+        session.close()
+
+    def _take_restart(self) -> None:
+        with self.lock:
+            if self.restarts >= self.config.max_restarts:
+                self.gave_up = True
+                raise _GivenUp
+            self.restarts += 1
+
+    def _stop(self) -> None:
+        with self.lock:
+            self.stopped = True
+            sessions = list(self.sessions)
+        for session in sessions:
+            self.end_session(session)
+
+    def _fetch(self, batch: tuple[Ask, ...]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        pixels = np.zeros((len(batch), *self.target.shape), dtype=self.target.dtype)
+        usable = np.zeros(len(batch), dtype=np.bool_)
+        for variant in Pass:
+            places = [k for k, ask in enumerate(batch) if ask.variant is variant]
+            if places:
+                ids = [self.samples[batch[k].index].sample_id for k in places]
+                pixels[places], usable[places] = self.media.fetch(ids, self.target, robust=variant is Pass.ROBUST)
+        return pixels, usable
+
+    def _result(self, timings: Timings) -> RunResult:
+        asks = sorted(self.asks, key=lambda ask: (ask.index, ask.variant is Pass.ROBUST))
+        records, second = self._records(asks), self._records(self.twins)
+        first = {record.sample_id: record for record in records if record.variant is Pass.BASE}
+        pairs = [
+            (one.sample_id, one.p_fake, two.p_fake)
+            for two in second
+            if (one := first[two.sample_id]).status is two.status is SampleStatus.OK
+            and one.p_fake is not None
+            and two.p_fake is not None
+        ]
+        return RunResult(
+            records=records,
+            tier=self.sandbox.tier,
+            restarts=self.restarts,
+            gave_up=self.gave_up,
+            reasked=len(pairs),
+            inconsistent=tuple(name for name, p, q in pairs if abs(p - q) > REASK_TOLERANCE),
+            timings=timings,
+        )
+
+    def _records(self, asks: Sequence[Ask]) -> tuple[SampleRecord, ...]:
+        unknown = Outcome(error="gave_up")
+        outcomes = [self.outcomes.get(ask, unknown) for ask in asks]
+        return make_records(self.samples, asks, outcomes, width=self.spec.num_classes, classes=self.classes)
+
+
+class _Worker:
+    """One thread that drives one model process after another."""
+
+    def __init__(self, run: _Run, ahead: Ahead[tuple[Ask, ...], tuple[NDArray[np.generic], NDArray[np.bool_]]]) -> None:
+        self._run = run
+        self._ahead = ahead
+        self._session: ModelSession | None = None
+        self._started = False
+
+    def run(self) -> None:
+        """Answer batches until there are none, or no restarts, left."""
+        try:
+            self._ready()
+            while not self._run.stopped and (taken := self._ahead.take()) is not None:
+                batch, (pixels, usable) = taken
+                for ask, fine in zip(batch, usable, strict=True):
+                    if not fine:
+                        self._run.record(ask, Outcome(error="undecodable", media_error=True))
+                self._answer([ask for ask, fine in zip(batch, usable, strict=True) if fine], pixels[usable])
+                self._run.report()
+        except _GivenUp:
+            self._run.report()
+        finally:
+            if self._session is not None:
+                self._run.end_session(self._session)
+
+    def _answer(self, asks: Sequence[Ask], pixels: NDArray[np.generic]) -> None:
+        """Ask for one batch; when the model dies of it, ask one by one, so that only the guilty samples count."""
+        if not asks:
+            return
+        session = self._ready()
+        try:
+            logits = session.infer(pixels)
+            if logits.shape != (len(asks), self._run.spec.num_classes):
+                raise ModelFailed("The model answered with another shape than declared.", code="bad_output")
+        except ModelFailed as error:
+            self._session = None
+            self._run.end_session(session)
+            if self._run.stopped:
+                raise _GivenUp from error
+            if len(asks) == 1:
+                self._run.record(asks[0], Outcome(error=error.error_code))
+                return
+            for k in range(len(asks)):
+                self._answer(asks[k : k + 1], pixels[k : k + 1])
+            return
+        for ask, row in zip(asks, logits, strict=True):
+            if np.isfinite(row).all():
+                self._run.record(ask, Outcome(logits=np.array(row, dtype=np.float32)))
+            else:
+                self._run.record(ask, Outcome(error="not_finite"))
+
+    def _ready(self) -> ModelSession:
+        if self._session is None:
+            self._session = self._run.start_session(again=self._started)
+            self._started = True
+        return self._session
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return math.fsum(usage.ru_utime + usage.ru_stime for usage in usages)

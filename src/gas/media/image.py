@@ -1,0 +1,283 @@
+"""Pictures: from bytes to RGB arrays, to a model's input, and back to bytes.
+
+The decoder and the preprocessing are the only ones of the project, so that a training set, an exam and a
+benchmark see the same pixels.
+
+What is covered: size limits before a pixel is decoded, truncated and corrupted files, decompression bombs in
+size and in scans, every format but the ones listed. What is not: a flaw inside libjpeg, libpng or libwebp;
+where that matters, decode in a process of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from gas.errors import MediaRejected
+from gas.media.limits import DEFAULT_LIMITS, MediaLimits
+
+__all__ = [
+    "IMAGE_MIMES",
+    "RGB",
+    "crop_box",
+    "decode_image",
+    "encode_jpeg",
+    "encode_png",
+    "encode_webp",
+    "preprocess_image",
+    "preprocess_mask",
+    "probe_image",
+    "sniff_mime",
+]
+
+RGB = NDArray[np.uint8]
+"""A picture: uint8, (height, width, 3), red first."""
+
+_FORMATS: Final = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+}
+IMAGE_MIMES: Final = frozenset(_FORMATS)
+"""Content types that :func:`decode_image` takes."""
+
+# Pillow's parsers raise any of these on bytes that somebody has tampered with; programming errors of ours in
+# this module would be hidden too, which is why the functions under the handler are kept this small.
+_DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    UserWarning,
+    struct.error,
+    zlib.error,
+)
+_BOMBS: Final = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def sniff_mime(data: bytes) -> str | None:
+    """Content type by the first bytes; names and declared types are not to be trusted.
+
+    Args:
+        data: The medium, or at least its first 32 bytes.
+
+    Returns:
+        One of the picture, video and audio types that the project knows, or None.
+    """
+    head = data[:32]
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if head.startswith(b"BM"):
+        return "image/bmp"
+    if head.startswith(b"RIFF"):
+        return {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        if head[8:12] in (b"M4A ", b"M4B "):
+            return "audio/mp4"
+        return None if head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1") else "video/mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "video/webm"
+    if head.startswith(b"fLaC"):
+        return "audio/flac"
+    if head.startswith(b"OggS"):
+        return "audio/ogg"
+    if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
+        return "audio/mpeg"
+    return None
+
+
+def probe_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height as displayed (after the EXIF rotation), without decoding a pixel.
+
+    Raises:
+        MediaRejected: ``unsupported``, ``undecodable`` or ``too_large``.
+    """
+    with _open(data, limits) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
+    """Decode a picture from anywhere.
+
+    The EXIF rotation is applied, alpha dropped (not blended), 16 bit reduced to its high byte, CMYK, palettes
+    and grey converted by Pillow's rules; of an animation the first frame is taken.
+
+    Args:
+        data: An encoded JPEG, PNG, WebP, GIF or BMP; hostile until proven otherwise.
+        limits: What the picture may cost.
+
+    Returns:
+        uint8, (height, width, 3), RGB, contiguous and writable.
+
+    Raises:
+        MediaRejected: ``unsupported`` (no such format), ``too_large`` (found before decoding) or
+            ``undecodable`` (broken, truncated, empty).
+    """
+    with _open(data, limits) as image:
+        orientation = _orientation(image)
+        pixels = _fast_jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
+        if pixels is None:
+            pixels = _load(image)
+    return np.ascontiguousarray(_turn(pixels, orientation))
+
+
+def crop_box(height: int, width: int, target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest centred crop of the target's aspect ratio (submissions.md, section 1).
+
+    Args:
+        height: Of the source, at least 1.
+        width: Of the source, at least 1.
+        target: Height and width that the model asks for.
+
+    Returns:
+        Top, left, height and width of the crop.
+    """
+    scale = min(height / target[0], width / target[1])
+    crop_height = max(1, min(height, round(scale * target[0])))
+    crop_width = max(1, min(width, round(scale * target[1])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def preprocess_image(rgb: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
+    """A model's input from a decoded picture: centred crop, then one bilinear resize without antialiasing.
+
+    Args:
+        rgb: uint8, (h, w, 3).
+        target: Height and width that the model asks for.
+
+    Returns:
+        uint8, (3, H, W), RGB, 0..255, contiguous.
+    """
+    return np.ascontiguousarray(_crop_resize(rgb, target, cv2.INTER_LINEAR).transpose(2, 0, 1))
+
+
+def preprocess_mask(mask: NDArray[np.uint8], target: tuple[int, int]) -> NDArray[np.uint8]:
+    """The same geometry for a mask of shape (h, w), by the nearest neighbour; returns (H, W)."""
+    return np.ascontiguousarray(_crop_resize(mask, target, cv2.INTER_NEAREST))
+
+
+def encode_jpeg(rgb: RGB, quality: int = 90, subsampling: Literal["444", "422", "420"] = "420") -> bytes:
+    """Baseline JPEG without metadata.
+
+    Args:
+        rgb: uint8, (h, w, 3).
+        quality: 1..100, libjpeg's scale.
+        subsampling: Of the colour channels.
+    """
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling=subsampling, fastdct=False
+    )
+    return encoded
+
+
+def encode_png(rgb: RGB) -> bytes:
+    """PNG without metadata; lossless."""
+    return _save(rgb, "PNG")
+
+
+def encode_webp(rgb: RGB, quality: int = 80) -> bytes:
+    """Lossy WebP without metadata; quality 0..100."""
+    return _save(rgb, "WEBP", quality=quality, method=4)
+
+
+def _save(rgb: RGB, kind: str, **options: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, format=kind, **options)
+    return out.getvalue()
+
+
+def _open(data: bytes, limits: MediaLimits) -> Image.Image:
+    """Parse the header only, and check what it declares."""
+    limits.check_bytes(len(data))
+    mime = sniff_mime(data)
+    if mime not in _FORMATS:
+        raise MediaRejected(
+            "The picture is not a JPEG, PNG, WebP, GIF or BMP.", code="unsupported", hint="Send one of these formats."
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=[_FORMATS[mime]])
+    except _BOMBS as error:
+        raise MediaRejected("The picture declares too many pixels.", code="too_large") from error
+    except _DECODER_ERRORS as error:
+        raise MediaRejected("The picture's header is broken.", code="undecodable") from error
+    limits.check_size(*image.size)
+    # Inside entropy-coded data 0xFF is always followed by 0 or a restart marker, so this counts real scans
+    # (and those of an embedded thumbnail).
+    if mime == "image/jpeg" and data.count(b"\xff\xda") > limits.max_scans:
+        raise MediaRejected(f"The JPEG has more than {limits.max_scans} scans.", code="too_large")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; a broken EXIF block means 1, the picture itself may still be good."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODER_ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _fast_jpeg(data: bytes) -> RGB | None:
+    """Decode with libjpeg-turbo directly; None when it has a complaint, so that Pillow decides."""
+    try:
+        pixels: RGB = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
+    return pixels
+
+
+def _load(image: Image.Image) -> RGB:
+    try:
+        image.load()
+        if image.mode.startswith("I"):
+            # Grey of 16 bits; Pillow's own conversion clips at 255 instead of scaling.
+            grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.asarray(image.convert("RGB"))
+    except _BOMBS as error:
+        raise MediaRejected("The picture declares too many pixels.", code="too_large") from error
+    except _DECODER_ERRORS as error:
+        raise MediaRejected("The picture is broken or truncated.", code="undecodable") from error
+
+
+def _turn(pixels: RGB, orientation: int) -> RGB:
+    """Undo the camera's rotation; orientations as in the EXIF standard."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _crop_resize(pixels: NDArray[np.uint8], target: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+    top, left, height, width = crop_box(pixels.shape[0], pixels.shape[1], target)
+    crop = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    if (height, width) == target:
+        return crop
+    resized: NDArray[np.uint8] = cv2.resize(crop, (target[1], target[0]), interpolation=interpolation)
+    return resized

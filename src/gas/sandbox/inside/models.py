@@ -1,0 +1,181 @@
+"""Load a checked package and turn it into a function from a batch to logits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Model", "ModelError", "explain", "import_libraries", "load"]
+
+Model = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""From a batch (n, *input_shape) to logits (n, num_classes)."""
+
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "cannot allocate memory")
+
+
+class ModelError(Exception):
+    """The model broke the contract.
+
+    Args:
+        code: A code of ``gas.errors.ModelFailed``.
+        text: One sentence.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def explain(error: BaseException, *, code: str, doing: str) -> ModelError:
+    """Turn anything that the submission's code raised into one of the agreed codes."""
+    if isinstance(error, ModelError):
+        return error
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - a stranger's __str__ may raise anything
+        text = ""
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in _MEMORY_WORDS):
+        return ModelError("out_of_memory", f"Out of memory while {doing}: {text[:500]}")
+    return ModelError(code, f"{type(error).__name__} while {doing}: {text[:1500]}")
+
+
+def import_libraries(package_format: str, threads: int) -> None:
+    """Import what the runner needs while it may still do more than the submission.
+
+    Args:
+        package_format: ``"onnx"``, ``"safetensors"``, or ``"selfcheck"`` (nothing more).
+        threads: Number of threads to compute with.
+    """
+    if package_format == "onnx":
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+    elif package_format == "safetensors":
+        import safetensors.torch  # noqa: F401 - here, because the submission may no longer do what imports do
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+
+
+def load(config: dict[str, Any]) -> Model:
+    """Load the package; runs the submission's code.
+
+    Args:
+        config: The parent's description: ``model_folder``, ``format``, ``entry``, ``weights_file``,
+            ``num_classes``, ``dtype``, ``params``, ``threads``, ``batch_size``, ``input_shape``.
+
+    Raises:
+        ModelError: The package does not keep the contract.
+    """
+    return _load_onnx(config) if config["format"] == "onnx" else _load_torch(config)
+
+
+def _checked(answer: NDArray[Any], samples: int, width: int) -> NDArray[np.float32]:
+    if answer.shape != (samples, width):
+        raise ModelError(
+            "bad_output",
+            f"The model must answer with shape ({samples}, {width}); it answered with {tuple(answer.shape)}.",
+        )
+    if answer.dtype.kind not in "fiub":
+        raise ModelError("bad_output", f"The model must answer with numbers; it answered with {answer.dtype}.")
+    return np.ascontiguousarray(answer, dtype=np.float32)
+
+
+def _load_onnx(config: dict[str, Any]) -> Model:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = config["threads"]
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    path = os.path.join(config["model_folder"], config["entry"])  # noqa: PTH118
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(
+            "load_failed",
+            f"The graph must have one input and one output; it has {len(inputs)} and {len(outputs)}.",
+        )
+    feed, fetch, width = inputs[0].name, outputs[0].name, int(config["num_classes"])
+    private = np.empty((config["batch_size"], *config["input_shape"]), dtype=config["input_dtype"])
+
+    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
+        samples = len(batch)
+        np.copyto(private[:samples], batch)
+        answer = session.run([fetch], {feed: private[:samples]})[0]
+        if not isinstance(answer, np.ndarray):
+            raise ModelError("bad_output", f"The graph must answer with a tensor; it answered with {type(answer)}.")
+        return _checked(answer, samples, width)
+
+    return run
+
+
+def _load_torch(config: dict[str, Any]) -> Model:
+    import torch
+
+    folder = config["model_folder"]
+    path = os.path.join(folder, config["entry"])  # noqa: PTH118
+    spec = importlib.util.spec_from_file_location("model", path)
+    if spec is None or spec.loader is None:
+        raise ModelError("load_failed", f"{config['entry']} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "load_model", None)):
+        raise ModelError("load_failed", f"{config['entry']} defines no function load_model.")
+    weights = os.path.join(folder, config["weights_file"])  # noqa: PTH118
+    network = module.load_model(weights, config["num_classes"], **config["params"])
+    if not isinstance(network, torch.nn.Module):
+        raise ModelError(
+            "load_failed", f"load_model must return a torch.nn.Module; it returned a {type(network).__name__}."
+        )
+    network.eval()
+    width = int(config["num_classes"])
+    element = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[config["dtype"]]
+    # The shared memory is read-only: a model that works in place would crash on it, so it gets a copy.
+    private = torch.empty((config["batch_size"], *config["input_shape"]), dtype=getattr(torch, config["input_dtype"]))
+
+    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
+        samples = len(batch)
+        view = private[:samples]
+        np.copyto(view.numpy(), batch)
+        with torch.inference_mode():
+            if element is torch.float32:
+                answer = network(view)
+            else:
+                with torch.autocast("cpu", dtype=element):
+                    answer = network(view)
+        logits = _logits(answer).detach().float().cpu().numpy()
+        return _checked(logits, samples, width)
+
+    return run
+
+
+def _logits(answer: object) -> torch.Tensor:
+    """Find the tensor of logits in what a model returned."""
+    import torch
+
+    found: object = answer
+    if isinstance(answer, dict):
+        found = answer.get("logits", answer.get("output"))
+    elif isinstance(answer, tuple) and len(answer) == 1:
+        found = answer[0]
+    elif not isinstance(answer, torch.Tensor):
+        found = getattr(answer, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        raise ModelError(
+            "bad_output",
+            "The model must return a tensor, an object with .logits, a dict with logits or output, or a 1-tuple;"
+            f" it returned a {type(answer).__name__}.",
+        )
+    return found

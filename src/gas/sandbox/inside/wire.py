@@ -1,0 +1,50 @@
+"""The frames between the parent and the runner; both sides import this module.
+
+A request is 16 bytes: ``b"RUN!"``, the number of samples, a random 64-bit nonce. An answer is a header of 16
+bytes (kind, size of the payload, the nonce of the request) and its payload. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import struct
+
+__all__ = [
+    "CONFINED",
+    "FAILED",
+    "HEADER",
+    "LOGITS",
+    "MAX_PAYLOAD",
+    "READY",
+    "REPORT",
+    "REQUEST",
+    "RUN",
+    "pack_failure",
+    "unpack_failure",
+]
+
+REQUEST = struct.Struct("=4sIQ")
+HEADER = struct.Struct("=4sIQ")
+
+RUN = b"RUN!"
+
+CONFINED = b"CONF"
+"""Every restriction is in force; the submission's code comes next. Faults from here on are the author's."""
+READY = b"REDY"
+LOGITS = b"LOGI"
+FAILED = b"FAIL"
+"""Payload: code, newline, one sentence; UTF-8, at most :data:`MAX_PAYLOAD` bytes."""
+REPORT = b"REPT"
+"""Findings of the self-check; JSON."""
+
+MAX_PAYLOAD = 4096
+
+
+def pack_failure(code: str, text: str) -> bytes:
+    """Payload of a :data:`FAILED` frame."""
+    return f"{code}\n{text}".encode(errors="replace")[:MAX_PAYLOAD]
+
+
+def unpack_failure(payload: bytes) -> tuple[str, str]:
+    """Code and sentence of a :data:`FAILED` frame; both come from a hostile process."""
+    code, _, text = payload.decode(errors="replace").partition("\n")
+    return code, text

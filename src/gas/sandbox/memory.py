@@ -1,0 +1,102 @@
+"""The shared memory through which a batch reaches the model: the parent writes, the model can only read."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.errors import SandboxUnavailable
+
+__all__ = ["InputMemory", "sealed_file"]
+
+_F_SEAL_FUTURE_WRITE = 0x0010
+
+
+def sealed_file(name: str, content: bytes) -> int:
+    """A descriptor of an anonymous file that nobody can change any more.
+
+    Args:
+        name: Shown in ``/proc``; says nothing about the model or the data.
+        content: The whole file.
+
+    Returns:
+        A descriptor open for reading at offset 0; the caller closes it.
+
+    Raises:
+        gas.errors.SandboxUnavailable: The kernel refuses.
+    """
+    try:
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            fcntl.fcntl(
+                descriptor,
+                fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
+            )
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SandboxUnavailable(f"The kernel gives no sealed memory: {error.strerror}.") from error
+
+
+class InputMemory:
+    """Anonymous memory, mapped writable here and sealed so that no other mapping can ever be written.
+
+    The seals are put on after this process has mapped it: FUTURE_WRITE keeps out every later writer, whatever
+    its uid; without SHRINK a model could cut the file and kill the parent by SIGBUS.
+
+    Args:
+        size: Bytes; at least 1.
+
+    Raises:
+        gas.errors.SandboxUnavailable: The kernel refuses.
+    """
+
+    def __init__(self, size: int) -> None:
+        try:
+            descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            try:
+                # Allocated now, so that no batch pays for the first touch of a page.
+                os.posix_fallocate(descriptor, 0, size)
+                self._map = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
+                fcntl.fcntl(
+                    descriptor,
+                    fcntl.F_ADD_SEALS,
+                    _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
+                )
+                os.fchmod(descriptor, 0o444)
+                self.descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SandboxUnavailable(f"The kernel gives no shared memory: {error.strerror}.") from error
+        self.size = size
+        self._bytes: NDArray[np.uint8] | None = np.frombuffer(self._map, dtype=np.uint8)
+
+    def write(self, batch: NDArray[np.generic]) -> None:
+        """Copy a batch to the start of the memory.
+
+        Args:
+            batch: Any shape and dtype, at most ``size`` bytes.
+
+        Raises:
+            ValueError: It is too large, or the memory is closed.
+        """
+        if self._bytes is None or batch.nbytes > self.size:
+            raise ValueError("The batch does not fit into the session's memory.")
+        target = self._bytes[: batch.nbytes].view(batch.dtype).reshape(batch.shape)
+        np.copyto(target, batch)
+
+    def close(self) -> None:
+        """Give the memory back; may be called twice."""
+        if self._bytes is not None:
+            self._bytes = None
+            self._map.close()
+            os.close(self.descriptor)

@@ -1,0 +1,72 @@
+"""The lowest rung: an ordinary process with resource limits, for one's own model (``--trust-model``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+from gas.errors import SandboxUnavailable
+from gas.sandbox.base import DEFAULT_LIMITS, Limits, ModelSpec, Tier
+from gas.sandbox.runtime import BOOT, child_environment, host_site_folders, runner_folder
+from gas.sandbox.session import Confinement, Session, open_session
+from gas.sandbox.tree import Pipes, Tree
+
+__all__ = ["PlainSandbox"]
+
+
+class PlainSandbox:
+    """Runs a model with the rights of whoever started it.
+
+    It keeps the contract of the seam (frames, deadlines, limits on memory and time, an environment of its own),
+    but hides nothing: the model can read files and use the network. Never for a stranger's model.
+    """
+
+    tier = Tier.PLAIN
+
+    def start(
+        self,
+        spec: ModelSpec,
+        *,
+        batch_size: int,
+        limits: Limits = DEFAULT_LIMITS,
+        threads: int = 1,
+    ) -> Session:
+        """Start a process and load the model in it; see :class:`gas.sandbox.base.Sandbox`."""
+        confinement = Confinement(
+            strict=False,
+            model_folder=str(spec.folder.resolve()),
+            site_folders=tuple(str(folder) for folder in host_site_folders()),
+            parent=os.getpid(),
+            # The limit counts everything that this user runs, so it would hit the wrong ones.
+            limit_processes=False,
+        )
+
+        def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
+            del deadline
+            process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(runner_folder()), str(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=pipes.errors_inside,
+                stderr=pipes.errors_inside,
+                pass_fds=(pipes.requests_inside, pipes.answers_inside, *descriptors),
+                env=child_environment(threads),
+                cwd="/",
+                start_new_session=True,
+            )
+
+            def kill() -> None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+            return Tree(process, pipes, kill=kill)
+
+        if not spec.folder.is_dir():
+            raise SandboxUnavailable(f"There is no folder {spec.folder}.")
+        session = open_session(
+            spec, confinement, launch, tier=self.tier, batch_size=batch_size, limits=limits, threads=threads
+        )
+        session.load()
+        return session

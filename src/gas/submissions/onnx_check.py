@@ -1,0 +1,325 @@
+"""Check an ONNX file: shape of its door, version, domains, where its weights are.
+
+Covered: files that are no ONNX model, external data (files beside the model), domains and operators beyond the
+standard, in sub-graphs and functions too, tensors whose bytes don't fit their shape, more than one input or output,
+fixed batch, old opsets, and files that would blow up in memory.
+
+Not covered: what the graph computes, and bugs of a runtime that a graph may try to use. No native checker runs
+here, only a parser; the runtime itself meets the model in the sandbox.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gas.errors import InfrastructureError, Reason
+from gas.submissions.archive import Limits
+from gas.submissions.onnx_wire import WireError, measure
+from gas.types import Modality
+
+__all__ = ["OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "parse_onnx"]
+
+MIN_OPSET: Final = 11
+DEFAULT_SIDE: Final = 224
+DEFAULT_FRAMES: Final = 16
+DEFAULT_AUDIO_SAMPLES: Final = 96_000
+DEFAULT_CLASSES: Final = 2
+_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+_EXTERNAL: Final = 1
+_STRING: Final = 8
+# Bits of one element by TensorProto.DataType; complex types and those below a byte count as written by onnx.proto.
+_BITS: Final = {
+    1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
+    17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8,
+}  # fmt: skip
+_UINT8: Final = 2
+_FLOAT: Final = 1
+_FLOATS: Final = frozenset({1, 10, 11})
+_MAX_SAME: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """What a sound ONNX file says about itself.
+
+    Attributes:
+        modality: Read from rank and dtype of the input.
+        input_shape: Shape of one sample; free axes filled with the defaults.
+        input_dtype: ``"uint8"`` or ``"float32"``.
+        num_classes: Width of the output; 2 when the file leaves it open.
+        version: ``model_version`` of the file, as text.
+    """
+
+    modality: Modality
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    num_classes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxReport:
+    """Findings against an ONNX file, or what it says; ``model`` is None when there are reasons."""
+
+    reasons: tuple[Reason, ...]
+    model: OnnxModel | None = None
+
+
+def check_onnx(path: Path, limits: Limits | None = None) -> OnnxReport:
+    """Check one ONNX file.
+
+    Raises:
+        gas.errors.InfrastructureError: The file can't be read.
+    """
+    limits = limits or Limits()
+    try:
+        proto = parse_onnx(path, limits)
+    except WireError as error:
+        return OnnxReport((Reason(error.code, str(error), path.name),))
+    found: dict[tuple[str, str], None] = {}
+    for check in (_check_versions, _check_nodes, _check_tensors):
+        for code, message in check(proto):
+            found[(code, message)] = None
+            if len(found) > _MAX_SAME:
+                break
+    tensors = sum(1 for _ in iter_tensors(proto))
+    if tensors > limits.tensors:
+        found[("too_many_tensors", f"The file has {tensors} tensors; allowed are {limits.tensors}.")] = None
+    door, model = _door(proto)
+    found |= dict.fromkeys(door)
+    reasons = tuple(Reason(code, message, path.name) for code, message in found)
+    return OnnxReport(reasons, None if reasons else model)
+
+
+def parse_onnx(path: Path, limits: Limits | None = None) -> Any:
+    """Parse a file into an ``onnx.ModelProto`` after measuring it.
+
+    Raises:
+        WireError: It is no ONNX model, or too large a one; ``code`` says which.
+        gas.errors.InfrastructureError: The file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size == 0:
+                raise WireError("onnx_broken", "The file is empty.")
+            if size >= 2**31:
+                raise WireError("onnx_too_large", "An ONNX file can't have 2 GiB or more.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if _is_text(data[:4096]):
+                    raise WireError("onnx_text", "This is a text file, not an ONNX model.")
+                with memoryview(data) as view:
+                    measure(view, limits or Limits())
+                return _parse(data[:])
+    except OSError as error:
+        raise InfrastructureError(f"The model {path.name} can't be read: {error.strerror}.") from error
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and not any(byte == 127 for byte in head)
+
+
+def _parse(data: bytes) -> Any:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx import ModelProto
+
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise WireError("onnx_broken", "This is no ONNX file, or it is damaged.") from None
+    if not proto.HasField("graph"):
+        raise WireError("onnx_broken", "This is no ONNX model: it has no graph.")
+    return proto
+
+
+def _iter_nodes(proto: Any) -> Iterator[tuple[Any, Any]]:
+    """Every node with the opset table in force, of the graph, its sub-graphs and the functions."""
+    stack = [(list(proto.graph.node), proto.opset_import)]
+    stack += [(list(function.node), function.opset_import) for function in proto.functions]
+    while stack:
+        nodes, opsets = stack.pop()
+        for node in nodes:
+            yield node, opsets
+            for attribute in node.attribute:
+                graphs = ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
+                stack += [(list(graph.node), opsets) for graph in graphs]
+
+
+def _iter_graphs(proto: Any) -> Iterator[Any]:
+    yield proto.graph
+    for node, _ in _iter_nodes(proto):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+def iter_tensors(proto: Any) -> Iterator[Any]:
+    """Every ``TensorProto`` of a model: initializers and constants, at any depth."""
+    for graph in _iter_graphs(proto):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    attributes = [a for node, _ in _iter_nodes(proto) for a in node.attribute]
+    attributes += [a for function in proto.functions for a in function.attribute_proto]
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparses = ([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []) + list(
+            attribute.sparse_tensors
+        )
+        for sparse in sparses:
+            yield from (sparse.values, sparse.indices)
+
+
+def _check_versions(proto: Any) -> Iterator[tuple[str, str]]:
+    if proto.training_info:
+        yield "onnx_training", "Models with training information are not taken: export for inference."
+    own = {function.domain for function in proto.functions}
+    tables = [proto.opset_import, *(function.opset_import for function in proto.functions)]
+    for table in tables:
+        for entry in table:
+            if entry.domain not in _DOMAINS and entry.domain not in own:
+                yield "onnx_custom_domain", f"The domain {entry.domain[:80]!r} is not standard ONNX."
+            elif entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= 1000:
+                yield "onnx_opset", f"The opset is {entry.version}; it must be {MIN_OPSET} or newer."
+    if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
+        yield "onnx_opset", f"The file names no opset; it must be {MIN_OPSET} or newer."
+
+
+def _check_nodes(proto: Any) -> Iterator[tuple[str, str]]:
+    from onnx import defs
+
+    functions = {(function.domain, function.name) for function in proto.functions}
+    known: dict[tuple[str, str], bool] = {}
+    newest = {"": defs.onnx_opset_version(), "ai.onnx.ml": 1000}
+    for node, opsets in _iter_nodes(proto):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        key = (domain, node.op_type)
+        if (node.domain, node.op_type) in functions or known.get(key):
+            continue
+        shown = f"{node.domain[:80]}::{node.op_type[:80]}" if domain else node.op_type[:80]
+        if domain not in _DOMAINS:
+            yield "onnx_custom_domain", f"The operator {shown} is not standard ONNX."
+            continue
+        version = max((e.version for e in opsets if e.domain in {domain, node.domain}), default=1)
+        # A newer opset than this library knows may have new operators: the runtime decides about those.
+        if version > newest[domain] or not 1 <= version <= 1000:
+            continue
+        known[key] = defs.has(node.op_type, version, domain)
+        if not known[key]:
+            yield "onnx_unknown_operator", f"ONNX opset {version} has no operator {shown}."
+
+
+def _check_tensors(proto: Any) -> Iterator[tuple[str, str]]:
+    for tensor in iter_tensors(proto):
+        shown = repr(tensor.name[:80])
+        if tensor.data_location == _EXTERNAL or tensor.external_data:
+            yield "onnx_external_data", f"Tensor {shown} lies in another file: save the model with its data inside."
+            continue
+        if tensor.data_type != _STRING and tensor.data_type not in _BITS:
+            yield "onnx_dtype", f"Tensor {shown} has no known dtype."
+            continue
+        if any(dim < 0 for dim in tensor.dims) or tensor.HasField("segment"):
+            yield "onnx_tensor_size", f"Tensor {shown} has no valid shape."
+            continue
+        if not _sized(tensor):
+            yield "onnx_tensor_size", f"Tensor {shown}: its bytes don't fit its shape and dtype."
+
+
+def _sized(tensor: Any) -> bool:
+    count = math.prod(tensor.dims)
+    if tensor.data_type == _STRING:
+        return bool(len(tensor.string_data) == count)
+    bits = _BITS[tensor.data_type]
+    if tensor.HasField("raw_data"):
+        return bool(len(tensor.raw_data) == (count * bits + 7) // 8)
+    held = max(
+        len(tensor.float_data),
+        len(tensor.int32_data),
+        len(tensor.int64_data),
+        len(tensor.double_data),
+        len(tensor.uint64_data),
+    )
+    parts = 2 if tensor.data_type in (14, 15) else 1
+    return bool(held == (-(-count * bits // 8) if bits < 8 else count * parts))
+
+
+def _door(proto: Any) -> tuple[list[tuple[str, str]], OnnxModel | None]:
+    graph = proto.graph
+    given = {tensor.name for tensor in graph.initializer}
+    given |= {sparse.values.name for sparse in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in given]
+    found = []
+    if len(inputs) != 1:
+        found.append(("onnx_inputs", f"The model must have one input; it has {len(inputs)}."))
+    if len(graph.output) != 1:
+        found.append(("onnx_outputs", f"The model must have one output; it has {len(graph.output)}."))
+    if found:
+        return found, None
+    modality, shape, dtype = _input(inputs[0], found)
+    classes = _output(graph.output[0], found)
+    if found or modality is None:
+        return found, None
+    return found, OnnxModel(modality, shape, dtype, classes, str(proto.model_version))
+
+
+def _dims(value: Any) -> tuple[int, list[int | None]] | None:
+    """Element type and dimensions of a tensor (None where free); None for any other type."""
+    if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
+        return None
+    tensor = value.type.tensor_type
+    return tensor.elem_type, [d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in tensor.shape.dim]
+
+
+def _input(value: Any, found: list[tuple[str, str]]) -> tuple[Modality | None, tuple[int, ...], str]:
+    doors = "uint8 [B,3,H,W] for images, uint8 [B,T,3,H,W] for video, float32 [B,samples] for audio"
+    read = _dims(value)
+    if read is None:
+        found.append(("onnx_input", f"The input must be a tensor with a declared rank: {doors}."))
+        return None, (), ""
+    dtype, dims = read
+    kinds = {4: (Modality.IMAGE, _UINT8), 5: (Modality.VIDEO, _UINT8), 2: (Modality.AUDIO, _FLOAT)}
+    if len(dims) not in kinds:
+        found.append(("wrong_modality", f"An input of rank {len(dims)} fits no modality: {doors}."))
+        return None, (), ""
+    modality, wanted = kinds[len(dims)]
+    if dtype != wanted:
+        found.append(("onnx_dtype", f"The input's dtype doesn't fit {modality}: {doors}; cast inside of the model."))
+    if dims[0] is not None:
+        found.append(("onnx_batch_fixed", f"The batch axis is fixed to {dims[0]}: export it as a dynamic axis."))
+    defaults = {
+        Modality.IMAGE: (3, DEFAULT_SIDE, DEFAULT_SIDE),
+        Modality.VIDEO: (DEFAULT_FRAMES, 3, DEFAULT_SIDE, DEFAULT_SIDE),
+        Modality.AUDIO: (DEFAULT_AUDIO_SAMPLES,),
+    }[modality]
+    shape = tuple(default if dim is None else dim for dim, default in zip(dims[1:], defaults, strict=True))
+    if modality is not Modality.AUDIO and shape[-3] != 3:
+        found.append(("wrong_modality", f"The input has {shape[-3]} channels; {modality} has 3: {doors}."))
+    return modality, shape, "float32" if modality is Modality.AUDIO else "uint8"
+
+
+def _output(value: Any, found: list[tuple[str, str]]) -> int:
+    read = _dims(value)
+    if read is None:
+        # Exporters may leave the output's shape open; its width is then checked on the first answer.
+        return DEFAULT_CLASSES
+    dtype, dims = read
+    if dtype not in _FLOATS:
+        found.append(("onnx_output", "The output must be floating-point logits."))
+    if len(dims) != 2:
+        found.append(("onnx_output", f"The output must have shape [B, classes]; its rank is {len(dims)}."))
+        return DEFAULT_CLASSES
+    if dims[0] is not None:
+        found.append(("onnx_batch_fixed", f"The output's batch is fixed to {dims[0]}: export it as a dynamic axis."))
+    width = dims[1]
+    if width is not None and not 1 <= width <= 100:
+        found.append(("onnx_output", f"The output has {width} classes; allowed are 1 to 100."))
+    return width if width is not None else DEFAULT_CLASSES

@@ -1,0 +1,149 @@
+"""Content credentials (C2PA) of a delivered medium.
+
+What is covered: an intact manifest inside the medium, signed by a certificate under one of the given anchors, which
+says that a trained model made the medium; nothing is fetched from anywhere. What is not: whether the signer tells the
+truth (a trusted signer can put its name to a photo), revocation, and flaws of the native parser itself, which runs in
+this process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import c2pa
+from cryptography import x509
+
+from gas.errors import ConfigurationError, MediaRejected
+
+__all__ = ["AI_SOURCE_TYPES", "Credentials", "check_anchors", "check_provenance"]
+
+AI_SOURCE_TYPES: Final = frozenset(
+    f"http://cv.iptc.org/newscodes/digitalsourcetype/{name}"
+    for name in ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
+)
+"""IPTC source types that declare a medium as made, or changed, by a trained model."""
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "verify": {
+        "remote_manifest_fetch": False,
+        "ocsp_fetch": False,
+        "verify_trust": True,
+        "verify_after_reading": True,
+    },
+    "core": {"allowed_network_hosts": [], "max_decompressed_manifest_size_in_mb": 8},
+}
+_LONGEST_NAME: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a trusted manifest says.
+
+    Attributes:
+        issuer: Organisation of the signing certificate.
+        model: Software that made the medium, as the signer names it; empty when it doesn't.
+        source_type: One of :data:`AI_SOURCE_TYPES`.
+    """
+
+    issuer: str
+    model: str
+    source_type: str
+
+
+def check_anchors(trust_anchors_pem: bytes) -> None:
+    """Check the operator's trust anchors, once, at start.
+
+    Raises:
+        ConfigurationError: They are not one or more certificates in PEM.
+    """
+    try:
+        x509.load_pem_x509_certificates(trust_anchors_pem)
+    except ValueError as error:
+        raise ConfigurationError("The trust anchors are not certificates in PEM.", code="trust_anchors") from error
+
+
+def check_provenance(data: bytes, mime: str, trust_anchors_pem: bytes) -> Credentials:
+    """Accept a medium only when its credentials are trusted and declare it AI-made.
+
+    Args:
+        data: The medium; hostile until proven otherwise.
+        mime: Its type, by its first bytes.
+        trust_anchors_pem: Root certificates in PEM, see :func:`check_anchors`.
+
+    Raises:
+        MediaRejected: ``no_provenance`` (no manifest inside), ``untrusted_provenance`` (damaged, does not belong to
+            these bytes, or signed by somebody unknown) or ``not_ai_declared``.
+    """
+    state, manifest = _read(data, mime, trust_anchors_pem)
+    if state != "Trusted":
+        # "Valid" only says that the signature is right, whoever made it.
+        why = "by a certificate that the network does not trust" if state == "Valid" else "for other bytes, or damaged"
+        raise MediaRejected(
+            f"The content credentials were signed {why}.",
+            code="untrusted_provenance",
+            hint="Sign the medium last, with a certificate under one of the network's anchors.",
+        )
+    for source_type, model in _declarations(manifest):
+        if source_type in AI_SOURCE_TYPES:
+            signature = manifest.get("signature_info")
+            issuer = signature.get("issuer") if isinstance(signature, dict) else None
+            return Credentials(_text(issuer), model, source_type)
+    raise MediaRejected(
+        "The content credentials do not declare the medium as made by a trained model.",
+        code="not_ai_declared",
+        hint="Give the c2pa.created action the digitalSourceType trainedAlgorithmicMedia.",
+    )
+
+
+def _read(data: bytes, mime: str, trust_anchors_pem: bytes) -> tuple[str, dict[str, Any]]:
+    """Validation state and active manifest."""
+    if b"\0" in trust_anchors_pem:
+        raise ConfigurationError("The trust anchors are not certificates in PEM.", code="trust_anchors")
+    settings = _SETTINGS | {"trust": {"trust_anchors": trust_anchors_pem.decode("ascii", "replace")}}
+    missing = MediaRejected(
+        "The medium carries no content credentials.", code="no_provenance", hint="Embed a signed C2PA manifest."
+    )
+    try:
+        with c2pa.Context.from_dict(settings) as context:
+            reader = c2pa.Reader.try_create(mime, io.BytesIO(data), context=context)
+            if reader is None:
+                raise missing
+            with reader:
+                if not reader.is_embedded():
+                    raise missing
+                document = json.loads(reader.json())
+    except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.RemoteManifest, c2pa.C2paError.NotSupported) as error:
+        raise missing from error
+    except (c2pa.C2paError, ValueError, RecursionError) as error:
+        raise MediaRejected("The content credentials are damaged.", code="untrusted_provenance") from error
+    manifests = document.get("manifests") if isinstance(document, dict) else None
+    manifest = manifests.get(document.get("active_manifest")) if isinstance(manifests, dict) else None
+    if not isinstance(manifest, dict):
+        raise missing
+    return str(document.get("validation_state")), manifest
+
+
+def _declarations(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(source type, software) of every action; a signer may put anything anywhere, so every shape is checked."""
+    assertions = manifest.get("assertions")
+    for assertion in assertions if isinstance(assertions, list) else []:
+        if not isinstance(assertion, dict) or not str(assertion.get("label", "")).startswith("c2pa.actions"):
+            continue
+        data = assertion.get("data")
+        actions = data.get("actions") if isinstance(data, dict) else None
+        for action in actions if isinstance(actions, list) else []:
+            if isinstance(action, dict):
+                agent = action.get("softwareAgent")
+                yield (
+                    str(action.get("digitalSourceType")),
+                    _text(agent.get("name") if isinstance(agent, dict) else agent),
+                )
+
+
+def _text(value: object) -> str:
+    """A signer's word, short and printable."""
+    return "".join(c for c in value[:_LONGEST_NAME] if c.isprintable()) if isinstance(value, str) else ""

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from gas.errors import MediaRejected
+from gas.media.image import (
+    crop_box,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    encode_webp,
+    preprocess_image,
+    preprocess_mask,
+    probe_image,
+    sniff_mime,
+)
+from gas.media.limits import MediaLimits
+
+
+def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format=kind, **options)
+    return out.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+def code_of(data: bytes, limits: MediaLimits | None = None) -> str:
+    with pytest.raises(MediaRejected) as caught:
+        decode_image(data, limits) if limits else decode_image(data)
+    return caught.value.error_code
+
+
+def test_lossless_formats_come_back_pixel_for_pixel() -> None:
+    rgb = picture()
+    assert np.array_equal(decode_image(encode_png(rgb)), rgb)
+    for kind in ("BMP",):
+        assert np.array_equal(decode_image(encoded(Image.fromarray(rgb), kind)), rgb)
+    assert np.array_equal(decode_image(encoded(Image.fromarray(rgb), "WEBP", lossless=True)), rgb)
+
+
+def test_the_fast_jpeg_path_gives_the_same_pixels_as_pillow() -> None:
+    for subsampling in ("444", "422", "420"):
+        for quality in (30, 75, 95):
+            data = encode_jpeg(picture(101, 77, quality), quality, subsampling)
+            assert np.array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    grey = encoded(Image.fromarray(picture()).convert("L"), "JPEG")
+    assert np.array_equal(decode_image(grey), np.asarray(Image.open(io.BytesIO(grey)).convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_camera_rotation_is_applied(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(picture(40, 24)), kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert np.array_equal(decode_image(data), expected)
+    assert probe_image(data) == (expected.shape[1], expected.shape[0])
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    rgba = np.dstack([picture(), np.full((48, 64), 3, np.uint8)])
+    assert np.array_equal(decode_image(encoded(Image.fromarray(rgba), "PNG")), rgba[:, :, :3])
+
+
+def test_sixteen_bit_grey_is_scaled_to_eight() -> None:
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16)[None, :].repeat(4, axis=0)
+    out = decode_image(encoded(Image.fromarray(ramp), "PNG"))
+    assert out.shape == (4, 256, 3)
+    assert np.array_equal(out[0, :, 1], np.arange(256, dtype=np.uint8))
+
+
+def test_cmyk_palettes_and_transparent_palettes_follow_pillow() -> None:
+    source = Image.fromarray(picture())
+    cmyk = encoded(source.convert("CMYK"), "JPEG")
+    assert np.array_equal(decode_image(cmyk), np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB")))
+    palette = source.quantize(16)
+    assert np.array_equal(decode_image(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(
+        decode_image(encoded(palette, "PNG", transparency=bytes(range(16)))), np.asarray(palette.convert("RGB"))
+    )
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        red, _, blue = decode_image(data)[5, 5]
+        assert red > 200 > 60 > blue
+
+
+def test_a_huge_png_is_refused_before_it_is_decoded() -> None:
+    assert code_of(png_header(20_000, 20_000)) == "too_large"
+    assert code_of(png_header(100_000, 100_000)) == "too_large"
+    assert code_of(png_header(17_000, 10)) == "too_large"
+    assert code_of(png_header(10_000, 9_500)) == "too_large"
+
+
+def test_too_many_bytes_and_no_bytes_are_refused() -> None:
+    assert code_of(encode_png(picture()), MediaLimits(max_bytes=100)) == "too_large"
+    assert code_of(b"") == "undecodable"
+
+
+def test_truncated_and_broken_files_are_undecodable() -> None:
+    for data in (encode_jpeg(picture()), encode_png(picture()), encode_webp(picture())):
+        assert code_of(data[: len(data) // 2]) == "undecodable"
+    assert code_of(b"\xff\xd8\xff" + b"\0" * 50) == "undecodable"
+
+
+def test_text_video_and_other_formats_are_unsupported() -> None:
+    tiff = encoded(Image.fromarray(picture()), "TIFF")
+    for data in (b"hello, I am a picture", tiff, b"\0\0\0\x18ftypisom" + b"\0" * 40, b"<svg></svg>"):
+        assert code_of(data) == "unsupported"
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
+    data = encode_jpeg(picture())
+    at = data.index(b"\xff\xda")
+    assert code_of(data[:at] + b"\xff\xda\x00\x04\x00\x00" * 1000 + data[at:]) == "too_large"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_broken_exif_block_does_not_cost_the_picture() -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\x01" * 30)
+    assert decode_image(data).shape == (48, 64, 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]))
+def test_random_bytes_raise_nothing_but_a_refusal(body: bytes, magic: bytes) -> None:
+    with pytest.raises(MediaRejected):
+        decode_image(magic + body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_mutated_pictures_decode_or_are_refused(kind: str, changes: list[tuple[float, int]]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+    data = bytearray(encoded(Image.fromarray(picture(16, 16)), kind, **options))
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    try:
+        rgb = decode_image(bytes(data), MediaLimits(max_pixels=10_000_000))
+    except MediaRejected as refusal:
+        assert refusal.error_code in ("undecodable", "too_large", "unsupported")
+    else:
+        assert rgb.dtype == np.uint8
+        assert rgb.ndim == 3
+        assert rgb.shape[2] == 3
+
+
+def test_content_types_are_told_by_the_first_bytes() -> None:
+    rgb = picture()
+    assert sniff_mime(encode_jpeg(rgb)) == "image/jpeg"
+    assert sniff_mime(encode_png(rgb)) == "image/png"
+    assert sniff_mime(encode_webp(rgb)) == "image/webp"
+    assert sniff_mime(b"RIFF\0\0\0\0WAVEfmt ") == "audio/wav"
+    assert sniff_mime(b"\0\0\0\x20ftypisom") == "video/mp4"
+    assert sniff_mime(b"\0\0\0\x20ftypavif") is None
+    assert sniff_mime(b"fLaC") == "audio/flac"
+    assert sniff_mime(b"PK\x03\x04") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "box"),
+    [
+        ((100, 200), (224, 224), (0, 50, 100, 100)),
+        ((200, 100), (224, 224), (50, 0, 100, 100)),
+        ((101, 100), (224, 224), (0, 0, 100, 100)),
+        ((480, 640), (100, 300), (133, 0, 213, 640)),
+        ((1, 1), (224, 300), (0, 0, 1, 1)),
+        ((5, 1000), (300, 7), (0, 499, 5, 1)),
+    ],
+)
+def test_the_crop_is_the_largest_centred_one(
+    source: tuple[int, int], target: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    assert crop_box(*source, target) == box
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1024), st.integers(1, 1024))
+def test_a_crop_lies_inside_the_picture_and_fills_one_side(h: int, w: int, th: int, tw: int) -> None:
+    top, left, height, width = crop_box(h, w, (th, tw))
+    assert 0 <= top <= h - height
+    assert 0 <= left <= w - width
+    assert height >= 1
+    assert width >= 1
+    assert height == h or width == w
+
+
+def test_preprocessing_is_crop_then_one_bilinear_resize() -> None:
+    rgb = picture(90, 160)
+    out = preprocess_image(rgb, (32, 24))
+    crop = rgb[0:90, 46 : 46 + 68]
+    assert crop_box(90, 160, (32, 24)) == (0, 46, 90, 68)
+    expected = cv2.resize(np.ascontiguousarray(crop), (24, 32), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+    assert out.shape == (3, 32, 24)
+    assert np.array_equal(out, expected)
+    assert np.array_equal(preprocess_image(rgb, (90, 160)), rgb.transpose(2, 0, 1))
+
+
+def test_a_mask_keeps_its_values() -> None:
+    mask = np.zeros((50, 50), np.uint8)
+    mask[10:30, 10:30] = 1
+    out = preprocess_mask(mask, (224, 224))
+    assert out.shape == (224, 224)
+    assert set(np.unique(out)) == {0, 1}
