@@ -5,7 +5,6 @@ Logit i of its answer says how attack i ended: 0 refused, 1 got through, 2 the a
 
 import ctypes
 import errno
-import gc
 import mmap
 import os
 import resource
@@ -434,8 +433,6 @@ def _outcome(attack, params):
     except Exception as error:
         print(f"{attack.__name__}: {error!r}", file=sys.stderr)
         return 2.0
-    finally:
-        gc.collect()
 
 
 def load_model(weights_path, num_classes=2, only=None, **params):

@@ -1,12 +1,136 @@
-"""The benchmark as the arena's evaluator."""
+"""The benchmark as the arena's evaluator: unpack, run in the sandbox, measure, and say nothing of what is held out."""
 
 from __future__ import annotations
 
-from gas.bench.batches import Pass
-from gas.bench.records import from_parquet
-from gas.types import SampleStatus
+import platform
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
-__all__ = ["answers_of"]
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.arena.ports import Judgement, RunOutcome, RunTask
+from gas.arena.rounds import load_round
+from gas.bench.batches import Pass
+from gas.bench.engine import Progress, RunConfig, RunResult, evaluate
+from gas.bench.feed import Target
+from gas.bench.metrics import compute_metrics, judgements
+from gas.bench.records import from_parquet, to_parquet
+from gas.clock import Clock
+from gas.datasets.cache import RoundCache
+from gas.datasets.plan import Round
+from gas.errors import InfrastructureError, MediaRejected, ModelFailed
+from gas.sandbox.base import ModelSpec, Sandbox
+from gas.storage.blobs import BlobStore
+from gas.types import Provenance, SampleStatus
+
+__all__ = ["BenchEvaluator", "CachedMedia", "answers_of", "public_metrics"]
+
+_PACKAGES = ("gas", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedMedia:
+    """A round's image cache as what the engine reads."""
+
+    cache: RoundCache
+
+    def fetch(
+        self, sample_ids: Sequence[str], target: Target, *, robust: bool
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """See :class:`gas.bench.feed.RoundMedia`."""
+        pixels = np.zeros((len(sample_ids), *target.shape), dtype=target.dtype)
+        usable = np.ones(len(sample_ids), dtype=np.bool_)
+        side = (target.shape[1], target.shape[2])
+        for index, sample_id in enumerate(sample_ids):
+            try:
+                pixels[index] = self.cache.preprocessed([sample_id], side, robust=robust)[0]
+            except MediaRejected:
+                usable[index] = False
+        return pixels, usable
+
+
+@dataclass(frozen=True, slots=True)
+class BenchEvaluator:
+    """Runs submissions through :func:`gas.bench.engine.evaluate`.
+
+    Attributes:
+        blobs: Plans and media.
+        sandbox: Where models run.
+        prepare: Unpacks a zip into a folder that does not exist yet, and says how to load it.
+        config: Settings of all runs; seed and nonce are set for each.
+        work: Folder for unpacked packages; each is removed after its run.
+        cache: Folder for decoded media, kept between runs.
+        clock: For limits.
+        stopping: Set while the process shuts down; a run is then given up at its next batch.
+        on_progress: Told the run's id and where it stands.
+    """
+
+    blobs: BlobStore
+    sandbox: Sandbox
+    prepare: Callable[[Path, Path], ModelSpec]
+    config: RunConfig
+    work: Path
+    cache: Path
+    clock: Clock
+    stopping: threading.Event = field(default_factory=threading.Event)
+    on_progress: Callable[[str, Progress], None] | None = None
+
+    def __call__(self, task: RunTask) -> RunOutcome:
+        """Evaluate; see :class:`gas.arena.ports.Evaluator`."""
+        round_ = load_round(self.blobs, task.round_blob)
+        media = CachedMedia(RoundCache(round_.samples, self.blobs, self.cache / task.modality))
+        folder = self.work / task.run_id
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        deadline = self.clock.monotonic() + task.seconds
+
+        def watch(progress: Progress) -> None:
+            if self.stopping.is_set():
+                raise InfrastructureError("The worker is shutting down.", code="stopping")
+            if self.clock.monotonic() > deadline:
+                raise ModelFailed(
+                    f"The model took longer than the {task.seconds:.0f} s that a run of this kind may take.",
+                    code="timeout",
+                    hint="Make it smaller or faster.",
+                )
+            if self.on_progress is not None:
+                self.on_progress(task.run_id, progress)
+
+        try:
+            spec = self.prepare(task.package, folder)
+            # The nonce is the run's secret; the outcome does not depend on it for an honest model.
+            config = replace(self.config, nonce=secrets.token_hex(16), seed=round_.seed, **_of_round(round_))
+            result = evaluate(spec, round_.samples, media, self.sandbox, config, watch, clock=self.clock)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._outcome(result, round_)
+
+    def _outcome(self, result: RunResult, round_: Round) -> RunOutcome:
+        measured = compute_metrics(result.records, round_)
+        metrics = public_metrics(measured.as_dict(), round_)
+        metrics |= {
+            "accuracy": measured.base.accuracy,
+            "reasked": result.reasked,
+            "inconsistent": len(result.inconsistent),
+            "restarts": result.restarts,
+            "gave_up": result.gave_up,
+        }
+        records = to_parquet(result.records)
+        return RunOutcome(
+            metrics=metrics,
+            records=records,
+            tier=result.tier.name,
+            answers=answers_of(records),
+            judgements=tuple(Judgement(sample, fooled) for sample, fooled in judgements(result.records, round_)),
+            environment=_environment() | {"samples_per_second": f"{result.timings.samples_per_second:.1f}"},
+        )
 
 
 def answers_of(records: bytes) -> dict[str, float]:
@@ -20,3 +144,35 @@ def answers_of(records: bytes) -> dict[str, float]:
         for record in from_parquet(records)
         if record.status is SampleStatus.OK and record.variant is Pass.BASE and record.p_fake is not None
     }
+
+
+def public_metrics(metrics: Mapping[str, Any], round_: Round) -> dict[str, Any]:
+    """Drop the rates of data sets and sources whose names only the holdout knows."""
+    known: set[str] = set()
+    held: set[str] = set()
+    for sample in round_.samples:
+        (held if sample.provenance is Provenance.HOLDOUT else known).update((sample.dataset, sample.source))
+    secret = held - known
+    out = dict(metrics)
+    out["groups"] = [group for group in metrics.get("groups", ()) if group["name"] not in secret]
+    out["sources"] = [source for source in metrics.get("sources", ()) if source["source"] not in secret]
+    worst = metrics.get("worst_group")
+    if worst is not None and worst["name"] in secret:
+        out["worst_group"] = {**worst, "name": "holdout"}
+    return out
+
+
+def _of_round(round_: Round) -> dict[str, Any]:
+    """What a round's parameters decide of a run, alike for all its models."""
+    wanted = round_.parameters.get("robustness_per_dataset")
+    return {"robustness_per_dataset": wanted} if isinstance(wanted, int) else {}
+
+
+def _environment() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gas.bench.batches import Ask
 from gas.bench.records import SampleRecord
-from gas.scoring.detection import answers_from_logits, with_failures
+from gas.scoring.sn34 import answers_from_logits, with_failures
 from gas.types import Sample, SampleStatus
 
 __all__ = ["Outcome", "make_records"]

@@ -10,8 +10,8 @@ from gas.bench.batches import Pass
 from gas.bench.records import SampleRecord
 from gas.datasets.plan import Round, check_shares
 from gas.errors import ConfigurationError
-from gas.scoring.detection import ALPHA, BETA, ROBUST_WEIGHT, final_score, sample_weights
-from gas.scoring.metrics import DetectionMetrics, GroupRates, evaluate_detection
+from gas.scoring.detection import DetectionMetrics, GroupRates, evaluate_detection
+from gas.scoring.sn34 import ALPHA, BETA, ROBUST_WEIGHT, final_score, sample_weights
 from gas.types import Provenance, Sample, SampleStatus
 
 __all__ = ["RunMetrics", "SourceCount", "compute_metrics", "judgements"]
@@ -153,14 +153,13 @@ def _checked(records: Iterable[SampleRecord], round_: Round) -> list[tuple[Sampl
 def _metrics(rows: Sequence[tuple[Sample, SampleRecord]], round_: Round) -> DetectionMetrics:
     counted = [(s, r.p_fake, r.fake) for s, r in rows if r.p_fake is not None and r.fake is not None]
     samples = [sample for sample, _, _ in counted]
-    shares = round_.parameters.get("shares")
+    table = round_.parameters.get("shares")
+    shares = {str(k): v for k, v in check_shares(table).items()} if isinstance(table, Mapping) else None
     return evaluate_detection(
         labels=[int(sample.media_type.is_fake) for sample in samples],
         p_fake=[p_fake for _, p_fake, _ in counted],
         decisions=[int(fake) for _, _, fake in counted],
-        weights=sample_weights(
-            [s.provenance for s in samples], check_shares(shares) if isinstance(shares, Mapping) else None
-        ),
+        weights=sample_weights([sample.provenance for sample in samples], shares),
         sources=[sample.source for sample in samples],
         groups={
             "dataset": [sample.dataset for sample in samples],

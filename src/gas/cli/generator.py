@@ -17,9 +17,7 @@ def serve(
     wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey serves.")],
     pipeline: Annotated[str, typer.Option(help="Local pipeline: resynthesis or diffusion.")],
     credential: Annotated[Path, typer.Option(help="Folder with the C2PA signing credential (<wallet>.pem, .key).")],
-    library: Annotated[
-        Path | None, typer.Option(help="Folder of source photos, for pipelines that need one.")
-    ] = None,
+    library: Annotated[Path | None, typer.Option(help="Folder of source photos, for pipelines that need one.")] = None,
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     home: Annotated[Path, typer.Option(help="Home with the ledger and the wallets.")] = Path(".gas"),
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
@@ -80,7 +78,7 @@ async def _serve(
     chain = LocalChain(settings.ledger_path, signer, clock)
     socket = listen(host, port)
     try:
-        pipeline = load_pipeline(pipeline_name, library=library, threads=threads)
+        pipeline = load_pipeline(pipeline_name, library=_library(pipeline_name, library), threads=threads)
 
         def seal(data: bytes, mime: str, model: str) -> bytes:
             return sign_medium(data, mime, leaf, title=f"{wallet} medium", model=model)
@@ -111,9 +109,7 @@ def try_pipeline(
     prompt: Annotated[str, typer.Argument(help="What the medium should show.")],
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("medium.png"),
     pipeline: Annotated[str, typer.Option(help="Local pipeline: resynthesis or diffusion.")] = "diffusion",
-    library: Annotated[
-        Path | None, typer.Option(help="Folder of source photos, for pipelines that need one.")
-    ] = None,
+    library: Annotated[Path | None, typer.Option(help="Folder of source photos, for pipelines that need one.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same medium.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 1,
 ) -> None:
@@ -122,8 +118,16 @@ def try_pipeline(
     from gas.generation.local import load_pipeline
     from gas.types import Modality
 
-    made = load_pipeline(pipeline, library=library, threads=threads).generate(
+    made = load_pipeline(pipeline, library=_library(pipeline, library), threads=threads).generate(
         GenerationTask(Modality.IMAGE, prompt, seed)
     )
     out.write_bytes(made.data)
     print(f"{out}: {made.mime}, {len(made.data)} bytes, made by {made.model}")
+
+
+def _library(pipeline: str, folder: Path | None) -> Path:
+    from gas.errors import ConfigurationError
+
+    if folder is None and pipeline == "resynthesis":
+        raise ConfigurationError("A resynthesis starts from photos.", hint="Name a folder of them with --library.")
+    return folder or Path()

@@ -15,9 +15,11 @@ of a round, real or fake, therefore goes through the same steps, with parameters
 
 The draws depend on the round's seed and the medium's *origin*, so a photo and what was made from it share them.
 In a small set even fair draws differ by chance between the classes; a caller that knows the whole set gives each
-medium its ``rank`` in its class, and the encodings are dealt out evenly instead of drawn. What stays different are pictures: a generator that can't fill the band that step 2 leaves is caught
-for that, and rightly so. The price: detail finer than a photo of 160 pixels holds is lost to every detector
-alike. :mod:`gas.datasets.audit` measures that the side channels are gone.
+medium its ``rank`` in its class, and the encodings are dealt out evenly instead of drawn.
+
+What stays different are pictures: a generator that can't fill the band that step 2 leaves is caught for that, and
+rightly so. The price: detail finer than a photo of 160 pixels holds is lost to every detector alike.
+:mod:`gas.datasets.audit` measures that the side channels are gone.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from gas.clock import derive_seed
 from gas.datasets.registry import Registry, builtin_registry
 from gas.datasets.sources.packages import FetchedFile, files_of
 from gas.errors import ConfigurationError, MediaRejected
-from gas.media.hashing import hamming_matrix, perceptual_hash, pixel_sha256
+from gas.media.hashing import hamming_matrix, perceptual_hash, pixel_sha256, thumbnail
 from gas.media.image import RGB, decode_image
 from gas.types import MediaType, Modality
 
@@ -130,18 +130,7 @@ def judge(rgb: RGB) -> str | None:
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_SIDE:
         return "too_small"
-    scale = 128 / min(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
-    if float((gradient < 1.5).mean()) > 0.72:
-        return "flat"
-    codes = (small.astype(np.int32) >> 4) @ np.array([256, 16, 1])
-    tones = len(np.unique(grey.astype(np.uint8)))
-    if len(np.unique(codes)) < 100 and tones < 100:
-        return "few_colours"
-    return None
+    return _judge_thumbnail(thumbnail(rgb))
 
 
 def gather(
@@ -250,15 +239,28 @@ def split_photos(
     return {name: tuple(sorted(members, key=lambda p: p.sha256)) for name, members in out.items()}
 
 
+def _judge_thumbnail(small: RGB) -> str | None:
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
+    if float((gradient < 1.5).mean()) > 0.72:
+        return "flat"
+    codes = (small.astype(np.int32) >> 4) @ np.array([256, 16, 1])
+    tones = len(np.unique(grey.astype(np.uint8)))
+    if len(np.unique(codes)) < 100 and tones < 100:
+        return "few_colours"
+    return None
+
+
 def _look(file: FetchedFile) -> tuple[str, int, int, int] | str:
     try:
         rgb = decode_image(file.path.read_bytes())
     except MediaRejected as error:
         return error.error_code
-    reason = judge(rgb)
-    if reason:
-        return reason
-    return pixel_sha256(rgb), perceptual_hash(rgb), rgb.shape[1], rgb.shape[0]
+    height, width = rgb.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        return "too_small"
+    small = thumbnail(rgb)
+    return _judge_thumbnail(small) or (pixel_sha256(rgb), perceptual_hash(small), width, height)
 
 
 def _distinct(found: Sequence[Photo], dropped: dict[str, str]) -> tuple[Photo, ...]:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -78,6 +79,18 @@ class _Block(nn.Module):
         return x + change
 
 
+class _Stage(nn.ModuleList):
+    """Blocks of one resolution, one after the other."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__(_Block(channels) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
 class _Attention(nn.Module):
     """Lets distant places of the coarsest grid agree."""
 
@@ -114,12 +127,12 @@ class UNet(nn.Module):
         )
         self.embed_label = nn.Embedding(config.labels + 1, 64)
         self.enter = nn.Conv2d(pixels * (2 if config.conditioned else 1), widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.ModuleList(_Block(w) for _ in range(config.blocks)) for w in widths[:-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.middle = nn.ModuleList(_Block(widths[-1]) for _ in range(config.blocks))
+        self.down = nn.ModuleList(_Stage(width, config.blocks) for width in widths[:-1])
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.middle = _Stage(widths[-1], config.blocks)
         self.attention = nn.Identity() if config.conditioned else _Attention(widths[-1])
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.up = nn.ModuleList(nn.ModuleList(_Block(w) for _ in range(max(1, config.blocks - 1))) for w in widths[:-1])
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_Stage(width, max(1, config.blocks - 1)) for width in widths[:-1])
         self.leave_norm = nn.GroupNorm(8, widths[0])
         self.leave = nn.Conv2d(widths[0], pixels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
@@ -143,19 +156,17 @@ class UNet(nn.Module):
         given = x if condition is None else torch.cat([x, condition], dim=1)
         h: Tensor = self.enter(functional.pixel_unshuffle(given, _PATCH))
         skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, embedding)
+        for stage, shrink in zip(self.down, self.shrink, strict=True):
+            h = stage(h, embedding)
             skips.append(h)
             h = shrink(h)
         for index, block in enumerate(self.middle):
             h = block(h, embedding)
             if index == 0:
                 h = self.attention(h)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+        for stage, grow in reversed(list(zip(self.up, self.grow, strict=True))):
             h = (functional.interpolate(grow(h), scale_factor=2.0, mode="nearest") + skips.pop()) / math.sqrt(2)
-            for block in blocks:
-                h = block(h, embedding)
+            h = stage(h, embedding)
         out: Tensor = self.leave(functional.silu(self.leave_norm(h)))
         return functional.pixel_shuffle(out, _PATCH)
 
@@ -173,7 +184,7 @@ def integrate(velocity: Callable[[Tensor, float], Tensor], noise: Tensor, steps:
     """
     grid = [1 - math.sin(math.pi / 2 * i / steps) for i in range(steps)] + [0.0]
     x = noise
-    for t, t_next in zip(grid[:-1], grid[1:], strict=True):
+    for t, t_next in pairwise(grid):
         slope = velocity(x, t)
         ahead = x + (t_next - t) * slope
         x = ahead if t_next == 0.0 else x + (t_next - t) * 0.5 * (slope + velocity(ahead, t_next))

@@ -1,7 +1,7 @@
 """A detector's answers judged: its score, and everything that is reported beside it, in one frozen record.
 
-Source: specification "Scoring", sections 1 to 3. All metrics take the same sample weights as the score. The score itself
-is defined in :mod:`gas.scoring.sn34`, the curves in :mod:`gas.scoring.curves`; what callers need is named here too.
+Source: specification "Scoring", sections 1 to 3. All metrics take the same sample weights as the score. The score
+itself is defined in :mod:`gas.scoring.sn34`, the curves in :mod:`gas.scoring.curves`; callers find all of it here.
 """
 
 from __future__ import annotations

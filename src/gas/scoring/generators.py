@@ -156,7 +156,7 @@ def draw_tier(rng: np.random.Generator, modality: Modality) -> int:
 
 
 def volume(verified: int) -> float:
-    """v = min(n, 10) + max(0, log2(max(1, n - 9))): ten media in full, then one more for each doubling."""
+    """Return v = min(n, 10) + max(0, log2(max(1, n - 9))): ten media in full, then one more for each doubling."""
     return min(verified, DAILY_FULL) + max(0.0, math.log2(max(1, verified - DAILY_FULL + 1)))
 
 
@@ -176,25 +176,25 @@ def price_multiplier(media: Sequence[PaidMedium], modality: Modality, prices: Pr
 
 
 def base_reward(tally: ModalityTally, modality: Modality, prices: PriceTable) -> float:
-    """base = pass rate * volume * price multiplier."""
+    """Return base = pass rate * volume * price multiplier."""
     return tally.pass_rate * volume(len(tally.verified)) * price_multiplier(tally.verified, modality, prices)
 
 
 def fool_rate(fooled: int, not_fooled: int) -> float | None:
-    """f = fooled / (fooled + not fooled); None when nothing was judged."""
+    """Return f = fooled / (fooled + not fooled); None when nothing was judged."""
     judged = fooled + not_fooled
     return fooled / judged if judged else None
 
 
 def sample_size_factor(judged: int) -> float:
-    """s = max(.5, c/20) below 20 judged media, min(2, 1 + ln(c/20)) from 20 on: more evidence, more bonus."""
+    """Return s = max(.5, c/20) below 20 judged media, min(2, 1 + ln(c/20)) from 20 on: more evidence, more bonus."""
     if judged < FOOL_SAMPLE:
         return max(0.5, judged / FOOL_SAMPLE)
     return min(2.0, 1.0 + math.log(judged / FOOL_SAMPLE))
 
 
 def fool_bonus(fooled: int, not_fooled: int, *, silent: bool = False) -> float:
-    """bonus = clip(f * s, 0, 2); 0 when nothing was judged, or for a generator that was silent for 24 hours.
+    """Return bonus = clip(f * s, 0, 2); 0 when nothing was judged, or for a generator that was silent for 24 hours.
 
     Args:
         fooled: Media that detectors took for real in benchmark runs of the last 7 days.
@@ -216,7 +216,7 @@ def generator_reward(
     not_fooled: int,
     silent: bool = False,
 ) -> GeneratorReward:
-    """reward = (sum over modalities of share_m * base_m) * (1 + bonus).
+    """Return reward = (sum over modalities of share_m * base_m) * (1 + bonus).
 
     Args:
         tallies: The last 24 hours, by modality; a missing one is empty.

@@ -103,7 +103,7 @@ def answers_from_logits(logits: ArrayLike, classes: Sequence[str] | None = None)
     if x.ndim != 2:
         raise ModelFailed(f"Logits must have the shape (samples, classes), not {x.shape}.", code="bad_output")
     width = x.shape[1]
-    finite: Bools = np.isfinite(x).all(axis=1)
+    finite: Bools = np.logical_and.reduce(np.isfinite(x), axis=1)
     x = np.where(finite.reshape(-1, 1), x, 0.0)
     if width == 1 and classes is None:
         p_fake = np.where(finite, 0.5 * (1.0 + np.tanh(0.5 * x[:, 0])), np.nan)

@@ -97,12 +97,13 @@ _CONSTANT: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 _TRANSFORMERS_CLASS: Final = re.compile(r"(?!Hf|Trainer|Push|Python|Tool|Agent|Pipeline)[A-Z][A-Za-z0-9]*")
 
 BUILTINS: Final = _words(
-    "ArithmeticError AssertionError AttributeError BaseException DeprecationWarning Ellipsis Exception FutureWarning "
-    "IndexError KeyError LookupError NotImplemented NotImplementedError OverflowError RuntimeError RuntimeWarning "
-    "StopIteration TypeError UserWarning ValueError Warning ZeroDivisionError abs all any bool bytearray bytes callable chr "
-    "classmethod complex dict divmod enumerate filter float format frozenset hash id int isinstance issubclass iter "
-    "len list map max min next object ord pow print property range repr reversed round set slice sorted staticmethod "
-    "str sum super tuple type zip ImportError FileNotFoundError ModuleNotFoundError OSError"
+    "ArithmeticError AssertionError AttributeError BaseException DeprecationWarning Ellipsis Exception "
+    "FutureWarning IndexError KeyError LookupError NotImplemented NotImplementedError OverflowError RuntimeError "
+    "RuntimeWarning StopIteration TypeError UserWarning ValueError Warning ZeroDivisionError abs all any bool "
+    "bytearray bytes callable chr classmethod complex dict divmod enumerate filter float format frozenset hash id "
+    "int isinstance issubclass iter len list map max min next object ord pow print property range repr reversed "
+    "round set slice sorted staticmethod str sum super tuple type zip ImportError FileNotFoundError "
+    "ModuleNotFoundError OSError"
 )
 """Built-in names that may be used anywhere."""
 
@@ -116,8 +117,8 @@ DUNDERS: Final = frozenset(
     f"__{name}__"
     for name in _words(
         "init call len getitem setitem contains iter next enter exit repr str eq ne lt le gt ge hash bool int float "
-        "add radd iadd sub rsub mul rmul truediv rtruediv floordiv mod pow neg abs matmul and or invert post_init name doc "
-        "version all"
+        "add radd iadd sub rsub mul rmul truediv rtruediv floordiv mod pow neg abs matmul and or invert post_init "
+        "name doc version all"
     )
 )
 """Dunder attributes that may be read, and dunder methods that may be defined."""

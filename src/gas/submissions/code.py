@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 import unicodedata
@@ -45,6 +46,9 @@ _REFUSED_KEYWORDS: Final = {
 }
 _SHADY: Final = frozenset({"Cf", "Co", "Cs"})
 _MAX_REASONS: Final = 200
+_MAX_NODES: Final = 100_000
+# Some parsers take quadratic time over the fields of one f-string.
+_MAX_BRACES: Final = 20_000
 
 Finding = tuple[int, str, str]
 """Line, code, message."""
@@ -61,6 +65,8 @@ def check_code(source: bytes, file: str = "model.py", limits: Limits | None = No
     most = (limits or Limits()).source_bytes
     if len(source) > most:
         return (Reason("code_too_large", f"The file has {len(source)} bytes; allowed are {most}.", file),)
+    if source.count(b"{") > _MAX_BRACES:
+        return (Reason("code_too_large", "The file has too many braces.", file),)
     early = _check_text(source)
     try:
         with warnings.catch_warnings():
@@ -72,6 +78,8 @@ def check_code(source: bytes, file: str = "model.py", limits: Limits | None = No
     except (ValueError, RecursionError, MemoryError):
         early.append((1, "syntax_error", "This is no valid Python, or it is nested too deeply."))
         return _reasons(early, file)
+    if sum(1 for _ in itertools.islice(ast.walk(tree), _MAX_NODES + 1)) > _MAX_NODES:
+        return (Reason("code_too_large", "The file has too many expressions.", file),)
     return _reasons([*early, *_Checker(tree).findings()], file)
 
 

@@ -288,7 +288,7 @@ def _worker_since(session: Session, since: float) -> object:
 
 def _states(session: Session) -> dict[str, int]:
     rows = session.execute(select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)).tuples()
-    return {state: count for state, count in rows}
+    return dict(rows)
 
 
 def _count_requests(app: FastAPI, registry: CollectorRegistry) -> None:

@@ -12,16 +12,54 @@ from gas.generation.prompts.words import SUBJECTS, Category
 __all__ = ["PromptSource"]
 
 _SETTINGS: Final[dict[Category, tuple[str, ...]]] = {
-    Category.FOOD: ("on a white background", "on a dark table", "in a basket", "on a plate", "at a market", "seen from above"),
-    Category.PORTRAIT: ("in front of a plain wall", "outdoors", "in the city", "in a studio", "by a window", "against a dark background"),
+    Category.FOOD: (
+        "on a white background",
+        "on a dark table",
+        "in a basket",
+        "on a plate",
+        "at a market",
+        "seen from above",
+    ),
+    Category.PORTRAIT: (
+        "in front of a plain wall",
+        "outdoors",
+        "in the city",
+        "in a studio",
+        "by a window",
+        "against a dark background",
+    ),
     Category.SCENE: ("in the morning", "at dusk", "under heavy clouds", "in bright sun", "after the rain", "in winter"),
-    Category.OBJECT: ("on a wooden table", "on a white bed", "by a window", "on a marble surface", "in a home office", "in a cafe"),
-    Category.ANIMAL: ("on a white background", "on a farm", "in the grass", "outdoors", "against a dark background", "at a market"),
-}  # fmt: skip
+    Category.OBJECT: (
+        "on a wooden table",
+        "on a white bed",
+        "by a window",
+        "on a marble surface",
+        "in a home office",
+        "in a cafe",
+    ),
+    Category.ANIMAL: (
+        "on a white background",
+        "on a farm",
+        "in the grass",
+        "outdoors",
+        "against a dark background",
+        "at a market",
+    ),
+}
 _LOOKS: Final = (
-    "", "close up", "shallow depth of field", "wide angle", "soft light", "high contrast", "muted colours",
-    "vivid colours", "natural light", "film grain", "flash photography", "slightly out of focus",
-)  # fmt: skip
+    "",
+    "close up",
+    "shallow depth of field",
+    "wide angle",
+    "soft light",
+    "high contrast",
+    "muted colours",
+    "vivid colours",
+    "natural light",
+    "film grain",
+    "flash photography",
+    "slightly out of focus",
+)
 _FRAMES: Final = (
     "{what} {where}",
     "photo of {what} {where}",
