@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Mapping
@@ -109,8 +110,9 @@ class Arena:
             retry_seconds=0.0,
         )
         self.job.register()
+        self.loop = asyncio.Runner()
         self.foreman = Foreman(
-            self.database, self.chain, self.submissions, self.job, self.jobs, self.config, self.clock  # type: ignore[arg-type]
+            self.database, self.chain, self.loop, self.submissions, self.job, self.jobs, self.config, self.clock  # type: ignore[arg-type]
         )  # fmt: skip
 
     def push(
@@ -143,4 +145,5 @@ class Arena:
     def close(self) -> None:
         self.job.stopping.set()
         self.jobs.stop()
+        self.loop.close()
         self.database.close()

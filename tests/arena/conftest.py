@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,18 @@ from arena_fakes import Arena
 
 
 @pytest.fixture
-def arena(tmp_path: Path) -> Iterator[Arena]:
-    arena = Arena(tmp_path, SystemClock())
-    yield arena
-    arena.close()
+def make_arena(tmp_path: Path) -> Iterator[Callable[..., Arena]]:
+    made: list[Arena] = []
+
+    def make(**options: Any) -> Arena:
+        made.append(Arena(tmp_path, options.pop("clock", SystemClock()), **options))
+        return made[-1]
+
+    yield make
+    for arena in made:
+        arena.close()
+
+
+@pytest.fixture
+def arena(make_arena: Callable[..., Arena]) -> Arena:
+    return make_arena()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,8 @@ def test_slots_hold_under_parallel_uploads(arena: Arena, tmp_path: Path) -> None
     assert len(list(arena.blobs.names())) == 3
 
 
-def test_a_hotkey_may_climb_only_so_many_times_a_round(tmp_path: Path) -> None:
-    arena = Arena(tmp_path, ManualClock(), config=ArenaConfig(pushes_per_round=2))
+def test_a_hotkey_may_climb_only_so_many_times_a_round(make_arena: Callable[..., Arena], tmp_path: Path) -> None:
+    arena = make_arena(clock=ManualClock(), config=ArenaConfig(pushes_per_round=2))
     arena.open_round()
     for index in range(2):
         received = arena.push("alice", f"w{index}")
@@ -106,11 +107,10 @@ def test_a_hotkey_may_climb_only_so_many_times_a_round(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused) as limit:
         arena.push("alice", "w9")
     assert (limit.value.status, limit.value.error_code) == (429, "push_limit")
-    arena.close()
 
 
-def test_too_large_and_senseless_uploads_are_refused(tmp_path: Path) -> None:
-    arena = Arena(tmp_path, ManualClock(), config=ArenaConfig(max_upload_bytes=10))
+def test_too_large_and_senseless_uploads_are_refused(make_arena: Callable[..., Arena], tmp_path: Path) -> None:
+    arena = make_arena(clock=ManualClock(), config=ArenaConfig(max_upload_bytes=10))
     with pytest.raises(RequestRefused) as large:
         arena.push("alice", "w" * 11)
     assert (large.value.status, large.value.error_code) == (413, "too_large")
@@ -120,7 +120,6 @@ def test_too_large_and_senseless_uploads_are_refused(tmp_path: Path) -> None:
         arena.submissions.receive("alice", package, Modality.AUDIO, Vertical.HUMAN)
     assert vertical.value.error_code == "vertical"
     assert list(arena.blobs.names()) == []
-    arena.close()
 
 
 def test_only_the_owner_withdraws_and_only_once(arena: Arena) -> None:

@@ -152,6 +152,7 @@ def test_a_detector_without_a_score_shows_a_dash_and_not_a_zero():
     html = render_report(dataclasses.replace(data, detectors=(DetectorRow("a", "5A", "scored", scores=unscored),)))
     assert not re.search(r"\bnan\b", " ".join(Elements(html).text).lower())
     assert "0.000" not in html
+    assert "unscored" in html
 
 
 def test_the_same_data_give_the_same_page():

@@ -100,6 +100,7 @@ def test_phrases_and_keys_never_show_in_text_forms(tmp_path: Path) -> None:
     assert secret not in shown
 
 
+@pytest.mark.slow
 def test_an_encrypted_coldkey_is_never_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     create_wallet(tmp_path, "ann", password="correct horse battery 1!A")
     view = view_wallet(tmp_path, "ann")

@@ -558,6 +558,46 @@ def test_weights_committed_for_a_pruned_miner_do_not_pay_whoever_took_its_slot(f
     assert _weights(town) == {0: {0: 7281}}
 
 
+def test_who_commits_and_never_reveals_counts_as_idle_and_is_still_rate_limited(found) -> None:
+    town = found(commit_reveal=True, weights_rate_limit=5, activity_cutoff=15)
+    uid = town.join("ann")
+    town.ledger.advance(5)
+    commit(town, "owner", [uid], [9])
+    town.ledger.advance(4)
+    with pytest.raises(RateLimited) as error:
+        commit(town, "owner", [uid], [8])
+    assert error.value.blocks == 1
+    town.ledger.advance(1)
+    commit(town, "owner", [uid], [8])
+    town.ledger.advance(6)
+    assert not town.graph().neurons[0].active
+
+
+def test_weights_and_bonds_of_a_pruned_miner_do_not_pay_its_successor(found) -> None:
+    town = found(max_allowed_uids=3)
+    vali, miner = town.join("vali", stake=100 * TAO), town.join("miner")
+    town.ledger.advance(10)
+    town.weigh("vali", {miner: 1})
+    town.ledger.advance(10)
+    town.ledger.call(town.cold("owner"), "set_hyperparameters", {"netuid": 1, "changes": {"immunity_period": 0}})
+    # Now the miner earns less than the validator, so it is the one to go.
+    town.weigh("vali", {miner: 1, 0: 3})
+    town.ledger.advance(10)
+    assert town.join("newcomer") == miner
+    assert _weights(town) == {vali: {0: 65535}}
+    town.ledger.advance(10)
+    newcomer = town.graph().neurons[miner]
+    assert (newcomer.incentive, newcomer.emission) == (0, 0)
+
+
+def test_a_call_from_inside_a_transaction_is_an_error_and_no_dead_lock(found) -> None:
+    town = found()
+    with town.ledger.read(), pytest.raises(ChainError) as error:
+        town.ledger.block()
+    assert code(error) == "nested"
+    assert town.ledger.block() == 0
+
+
 # Epochs, pay and time
 
 

@@ -106,10 +106,11 @@ def test_strangers_and_other_modalities_are_refused(blobs: FolderBlobs, names: l
 def test_half_written_pixels_do_not_count(blobs: FolderBlobs, names: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()
-    (folder / "tmpabc.part").write_bytes(b"half")
+    (folder / "999999999-abc.part").write_bytes(b"half")
+    (folder / "1-abc.part").write_bytes(b"another process is at it")
     cache = RoundCache(map(sample_of, names), blobs, folder)
     cache.prepare()
-    assert list(folder.glob("*.part")) == []
+    assert [path.name for path in folder.glob("*.part")] == ["1-abc.part"]
     (folder / f"{names[0]}.npy").write_bytes(b"damaged")
     with pytest.raises(StorageError):
         RoundCache(map(sample_of, names), blobs, folder).pixels(names[0])

@@ -100,6 +100,16 @@ def test_a_second_fetch_needs_no_connection_and_an_unfinished_one_is_made_anew(n
     assert files_of(entry, material)[0].path.read_bytes() == b"aa"
 
 
+def test_what_a_killed_fetch_left_behind_is_swept(npm: Path, tmp_path: Path) -> None:
+    data = packed()
+    (npm / "source.tgz").write_bytes(data)
+    material = tmp_path / "material"
+    (material / ".incoming-999999999-abc" / "node").mkdir(parents=True)
+    (material / ".incoming-1-running").mkdir()
+    fetch(Registry(version=1, datasets=(entry_for(data),)), material)
+    assert sorted(path.name for path in material.iterdir()) == [".incoming-1-running", "photos-1.2.3"]
+
+
 def test_another_hash_than_pinned_is_refused_and_leaves_nothing(npm: Path, tmp_path: Path) -> None:
     (npm / "source.tgz").write_bytes(packed({"package/img/a.jpg": b"evil"}))
     entry, material = entry_for(packed()), tmp_path / "material"

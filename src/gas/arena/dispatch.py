@@ -6,6 +6,7 @@ submission. Waiting for a commitment takes no worker.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 import structlog
@@ -33,11 +34,12 @@ _GRACE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Foreman:
-    """Call :meth:`tick` every second or so, from one thread with an event loop.
+    """Call :meth:`tick` every second or so, always from the same thread, one without a running event loop.
 
     Attributes:
         database: State of everything.
         chain: Where commitments are.
+        loop: Runs the chain's coroutines.
         submissions: For scans that a dead service left undone.
         job: The work on one submission.
         jobs: Where jobs run.
@@ -48,6 +50,7 @@ class Foreman:
 
     database: Database
     chain: Chain
+    loop: asyncio.Runner
     submissions: Submissions
     job: EvaluationJob
     jobs: DurableJobs
@@ -56,7 +59,7 @@ class Foreman:
     rescan_seconds: float = 900.0
     _enqueued: set[str] = field(default_factory=set)
 
-    async def tick(self) -> None:
+    def tick(self) -> None:
         """One look around.
 
         Raises:
@@ -65,14 +68,14 @@ class Foreman:
         self.jobs.beat()
         self.submissions.resume_scans(older_than_seconds=self.rescan_seconds)
         try:
-            await self._read_commitments()
+            self._read_commitments()
         except ChainError as error:
             _LOG.warning("commitments_unread", code=error.error_code, message=error.message)
         self._enqueue()
         self._end_overdue()
         self._end_orphans()
 
-    async def _read_commitments(self) -> None:
+    def _read_commitments(self) -> None:
         with self.database.read() as session:
             waiting = session.scalars(
                 select(SubmissionRow).where(
@@ -82,7 +85,7 @@ class Foreman:
                 )
             ).all()
         for seen in waiting:
-            block = await committed_block(self.chain, self.config.netuid, seen)
+            block = self.loop.run(committed_block(self.chain, self.config.netuid, seen))
             late = self.clock.time() - seen.created_at > self.config.commitment_seconds
             if block is None and not late:
                 continue

@@ -6,54 +6,38 @@ import platform
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gas.arena.ports import Judgement, RunOutcome, RunTask
 from gas.arena.rounds import load_round
 from gas.bench.batches import Pass
 from gas.bench.engine import Progress, RunConfig, RunResult, evaluate
-from gas.bench.feed import Target
+from gas.bench.feed import CacheMedia
 from gas.bench.metrics import compute_metrics, judgements
 from gas.bench.records import from_parquet, to_parquet
 from gas.clock import Clock
 from gas.datasets.cache import RoundCache
 from gas.datasets.plan import Round
-from gas.errors import InfrastructureError, MediaRejected, ModelFailed
+from gas.errors import InfrastructureError, ModelFailed
 from gas.sandbox.base import ModelSpec, Sandbox
 from gas.storage.blobs import BlobStore
 from gas.types import Provenance, SampleStatus
 
-__all__ = ["BenchEvaluator", "CachedMedia", "answers_of", "public_metrics"]
+__all__ = ["BenchEvaluator", "Prepared", "answers_of", "public_metrics"]
 
 _PACKAGES = ("gas", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
-class CachedMedia:
-    """A round's image cache as what the engine reads."""
+class Prepared:
+    """An unpacked package: how to load it, and what its classes are called where it says so."""
 
-    cache: RoundCache
-
-    def fetch(
-        self, sample_ids: Sequence[str], target: Target, *, robust: bool
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """See :class:`gas.bench.feed.RoundMedia`."""
-        pixels = np.zeros((len(sample_ids), *target.shape), dtype=target.dtype)
-        usable = np.ones(len(sample_ids), dtype=np.bool_)
-        side = (target.shape[1], target.shape[2])
-        for index, sample_id in enumerate(sample_ids):
-            try:
-                pixels[index] = self.cache.preprocessed([sample_id], side, robust=robust)[0]
-            except MediaRejected:
-                usable[index] = False
-        return pixels, usable
+    spec: ModelSpec
+    classes: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +48,7 @@ class BenchEvaluator:
         blobs: Plans and media.
         sandbox: Where models run.
         prepare: Unpacks a zip into a folder that does not exist yet, and says how to load it.
-        config: Settings of all runs; seed and nonce are set for each.
+        config: Settings of all runs; each gets a nonce of its own.
         work: Folder for unpacked packages; each is removed after its run.
         cache: Folder for decoded media, kept between runs.
         clock: For limits.
@@ -74,7 +58,7 @@ class BenchEvaluator:
 
     blobs: BlobStore
     sandbox: Sandbox
-    prepare: Callable[[Path, Path], ModelSpec]
+    prepare: Callable[[Path, Path], Prepared]
     config: RunConfig
     work: Path
     cache: Path
@@ -85,7 +69,7 @@ class BenchEvaluator:
     def __call__(self, task: RunTask) -> RunOutcome:
         """Evaluate; see :class:`gas.arena.ports.Evaluator`."""
         round_ = load_round(self.blobs, task.round_blob)
-        media = CachedMedia(RoundCache(round_.samples, self.blobs, self.cache / task.modality))
+        media = CacheMedia(RoundCache(round_.samples, self.blobs, self.cache / task.modality))
         folder = self.work / task.run_id
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +88,12 @@ class BenchEvaluator:
                 self.on_progress(task.run_id, progress)
 
         try:
-            spec = self.prepare(task.package, folder)
+            package = self.prepare(task.package, folder)
             # The nonce is the run's secret; the outcome does not depend on it for an honest model.
-            config = replace(self.config, nonce=secrets.token_hex(16), seed=round_.seed, **_of_round(round_))
-            result = evaluate(spec, round_.samples, media, self.sandbox, config, watch, clock=self.clock)
+            config = replace(self.config, nonce=secrets.token_hex(16), **_of_round(round_))
+            result = evaluate(
+                package.spec, round_, media, self.sandbox, config, watch, classes=package.classes, clock=self.clock
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return self._outcome(result, round_)

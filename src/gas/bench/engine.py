@@ -11,14 +11,11 @@ re-asked samples only make that visible.
 
 from __future__ import annotations
 
-import math
 import os
-import resource
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from threading import Lock
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,146 +24,21 @@ from gas.bench.answers import Outcome, make_records
 from gas.bench.batches import Ask, Pass, choose_reasked, choose_robust, plan_batches
 from gas.bench.feed import Ahead, RoundMedia, Target, target_of
 from gas.bench.records import SampleRecord
+from gas.bench.run import Progress, RunConfig, RunResult
+from gas.bench.timings import Timings, own_cpu_seconds, tree_cpu_seconds
 from gas.clock import Clock, SystemClock
 from gas.datasets.plan import Round
 from gas.errors import ConfigurationError, ModelFailed, SandboxUnavailable
-from gas.sandbox.base import Limits, ModelSession, ModelSpec, Sandbox, Tier
+from gas.sandbox.base import ModelSession, ModelSpec, Sandbox
 from gas.types import Modality, Sample, SampleStatus
 
-__all__ = ["Progress", "RunConfig", "RunResult", "Timings", "evaluate"]
+__all__ = ["Progress", "RunConfig", "RunResult", "evaluate"]
 
 REASK_TOLERANCE = 1e-3
 """Largest difference of p_fake between two answers to one sample (submissions.md, section 3)."""
 
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """How a model is run.
-
-    Attributes:
-        nonce: The run's secret, at least 16 characters from a cryptographic source; with the round's seed it decides
-            the order, so that a rerun with the same nonce asks in the same order.
-        batch_size: Most samples in a batch.
-        robustness_per_dataset: Samples of each data set that are evaluated again after the sharing chain.
-        reask_share: Share of the samples that are asked twice.
-        reask_least: Number of samples that are asked twice at least.
-        processes: Model processes side by side; None takes one for each core that this process may use.
-        threads: Threads each of them computes with.
-        decode_threads: Threads that decode ahead.
-        max_restarts: Restarts of dead model processes in the whole run; then the rest counts as model errors.
-        limits: What one model process may use.
-        min_tier: Weakest isolation that is acceptable.
-    """
-
-    nonce: str
-    batch_size: int = 32
-    robustness_per_dataset: int = 0
-    reask_share: float = 0.01
-    reask_least: int = 4
-    processes: int | None = None
-    threads: int = 1
-    decode_threads: int = 2
-    max_restarts: int = 16
-    limits: Limits = field(default_factory=Limits)
-    min_tier: Tier = Tier.NAMESPACES
-
-    def __post_init__(self) -> None:
-        """Refuse settings with which no run makes sense."""
-        whole = (self.batch_size, self.threads, self.decode_threads, self.processes or 1)
-        if min(whole) < 1 or self.processes == 0 or self.max_restarts < 0 or self.robustness_per_dataset < 0:
-            raise ConfigurationError("A run needs positive sizes and counts.", code="run_config")
-        if not 0 <= self.reask_share <= 1 or self.reask_least < 0 or len(self.nonce) < 16:
-            raise ConfigurationError(
-                "A run needs a share of re-asked samples in [0, 1] and a nonce of 16 characters.", code="run_config"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        done: Showings answered, failed ones included.
-        total: Showings of the run: base pass, robust pass and re-asked samples.
-        model_errors: Showings on which the model failed so far.
-        seconds: Wall clock since the run began.
-    """
-
-    done: int
-    total: int
-    model_errors: int
-    seconds: float
-
-    @property
-    def samples_per_second(self) -> float:
-        """Showings a second so far; 0 at the start."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """How fast a run was; kept beside the records, never in them.
-
-    Attributes:
-        wall_seconds: From the first start of a model process to the end of the last.
-        cpu_seconds: Processor time of this process and of the model processes in that span, their start included.
-        showings: Answers that were asked for.
-        cores: Cores that this process may use.
-    """
-
-    wall_seconds: float
-    cpu_seconds: float
-    showings: int
-    cores: int
-
-    @property
-    def samples_per_second(self) -> float:
-        """What the run reached."""
-        return self.showings / self.wall_seconds if self.wall_seconds > 0 else 0.0
-
-    @property
-    def limit_samples_per_second(self) -> float:
-        """What it would reach with all cores busy: cores / (processor seconds a sample)."""
-        return self.cores * self.showings / self.cpu_seconds if self.cpu_seconds > 0 else 0.0
-
-    def as_dict(self) -> dict[str, float | int]:
-        """JSON form."""
-        return {
-            "wall_seconds": self.wall_seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "showings": self.showings,
-            "cores": self.cores,
-            "samples_per_second": self.samples_per_second,
-            "limit_samples_per_second": self.limit_samples_per_second,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What came of a run.
-
-    Attributes:
-        records: One for each sample and pass, in the order of the round, base before robust.
-        tier: Isolation that the model ran in.
-        restarts: Model processes that had to be started again.
-        gave_up: Whether the restarts ran out, so that unanswered samples count as model errors.
-        reasked: Samples whose two answers could be compared.
-        inconsistent: Ids of those that were answered differently (by more than 1e-3 in p_fake).
-        timings: Throughput.
-    """
-
-    records: tuple[SampleRecord, ...]
-    tier: Tier
-    restarts: int
-    gave_up: bool
-    reasked: int
-    inconsistent: tuple[str, ...]
-    timings: Timings
-
-    @property
-    def error_counts(self) -> dict[str, int]:
-        """Model and media errors of all passes by code, sorted by code."""
-        return dict(sorted(Counter(r.error for r in self.records if r.error is not None).items()))
+_PATIENCE = 1.0
+"""Seconds that the other model processes get to finish their batch when a run is broken off."""
 
 
 def evaluate(
@@ -242,7 +114,9 @@ class _Run:
         self.classes, self.clock = classes, clock
         self.lock = Lock()
         self.outcomes: dict[Ask, Outcome] = {}
-        self.sessions: set[ModelSession] = set()
+        self.sessions: dict[ModelSession, float] = {}
+        self.start_seconds: float | None = None
+        self.start_cpu = self.model_cpu = 0.0
         self.restarts = 0
         self.model_errors = 0
         self.stopped = False
@@ -268,7 +142,7 @@ class _Run:
         cores = len(os.sched_getaffinity(0))
         processes = min(self.config.processes or cores, len(self.batches))
         self.began = self.clock.monotonic()
-        cpu = _cpu_seconds()
+        cpu = own_cpu_seconds()
         depth = processes + self.config.decode_threads
         with (
             Ahead(self._fetch, self.batches, threads=self.config.decode_threads, depth=depth) as ahead,
@@ -282,8 +156,18 @@ class _Run:
                     # An answer of ours outranks theirs: a broken sandbox may look like a broken model elsewhere.
                     raise min(failures, key=lambda error: isinstance(error, ModelFailed))
             finally:
-                self._stop()
-        timings = Timings(self.clock.monotonic() - self.began, _cpu_seconds() - cpu, self.total, cores)
+                self.stopped = True
+                # A worker in the middle of a quick batch ends by itself; one whose model hangs has it killed.
+                wait(futures, timeout=_PATIENCE)
+                self._kill_sessions()
+        timings = Timings(
+            wall_seconds=self.clock.monotonic() - self.began,
+            start_seconds=self.start_seconds or 0.0,
+            cpu_seconds=own_cpu_seconds() - cpu + self.model_cpu,
+            start_cpu_seconds=self.start_cpu,
+            showings=self.total,
+            cores=cores,
+        )
         return self._result(timings)
 
     def record(self, ask: Ask, outcome: Outcome) -> None:
@@ -319,8 +203,12 @@ class _Run:
                 if not again:
                     raise
                 continue
+            cpu = _cpu_of(session)
             with self.lock:
-                self.sessions.add(session)
+                self.sessions[session] = cpu
+                self.start_cpu += cpu
+                if self.start_seconds is None:
+                    self.start_seconds = self.clock.monotonic() - self.began
                 stopped = self.stopped
             if stopped:
                 self.end_session(session)
@@ -329,8 +217,9 @@ class _Run:
 
     def end_session(self, session: ModelSession) -> None:
         """Kill a model process."""
+        cpu = _cpu_of(session)
         with self.lock:
-            self.sessions.discard(session)
+            self.model_cpu += max(0.0, cpu - self.sessions.pop(session, cpu))
         session.close()
 
     def _take_restart(self) -> None:
@@ -340,9 +229,8 @@ class _Run:
                 raise _GivenUp
             self.restarts += 1
 
-    def _stop(self) -> None:
+    def _kill_sessions(self) -> None:
         with self.lock:
-            self.stopped = True
             sessions = list(self.sessions)
         for session in sessions:
             self.end_session(session)
@@ -443,7 +331,13 @@ class _Worker:
         return self._session
 
 
-def _cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
-    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    return math.fsum(usage.ru_utime + usage.ru_stime for usage in usages)
+@runtime_checkable
+class _Seen(Protocol):
+    """A session whose process tree can be looked at from here."""
+
+    @property
+    def pid(self) -> int: ...
+
+
+def _cpu_of(session: ModelSession) -> float:
+    return tree_cpu_seconds(session.pid) if isinstance(session, _Seen) else 0.0

@@ -193,7 +193,7 @@ def _show(metrics: DetectionMetrics, console: Console) -> None:
     table.add_column("meaning", style="dim")
     for key, name, meaning in ROWS:
         value = getattr(metrics, key)
-        shown = "–" if value is None else f"{value:.4f}"
+        shown = "none" if value is None else f"{value:.4f}"
         if key == "sn34_score" and metrics.sn34_ci95 is not None:
             low, high = metrics.sn34_ci95
             shown += f" [{low:.4f}, {high:.4f}]"

@@ -67,7 +67,9 @@ class AuditResult:
     """How well side features alone tell real from fake.
 
     Attributes:
-        balanced_accuracy: Cross-validated, 0..1; .5 is a coin.
+        balanced_accuracy: Cross-validated, 0..1; .5 is a coin. Where parameters are dealt out evenly, not
+            drawn, it lies below: the fold that is left out lacks just what the others have more of. That is no
+            leak, since nobody sees the labels of the others.
         low: Lower end of its 95 % interval (normal approximation).
         high: Upper end.
         real: Number of real media.

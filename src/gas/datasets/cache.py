@@ -33,7 +33,7 @@ _LOCKS: Final = 64
 
 
 class RoundCache:
-    """Decoded media of one round's image samples; safe for several threads of one process.
+    """Decoded media of one round's image samples; safe for several threads, and processes may share a folder.
 
     Args:
         samples: The round's samples; those of other modalities are left aside.
@@ -67,7 +67,8 @@ class RoundCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob("*.part"):
-                left.unlink()
+                if not _is_alive(left.name.split("-")[0]):
+                    left.unlink(missing_ok=True)
             self._bytes = sum(path.stat().st_size for path in folder.glob("*.npy"))
             for path in folder.glob("*.error.json"):
                 stored = json.loads(path.read_text(encoding="utf-8"))
@@ -193,7 +194,7 @@ class RoundCache:
     def _write(self, path: Path, content: bytes | RGB) -> None:
         """Write aside and rename: a killed writer leaves no half file under a name that counts."""
         try:
-            fd, aside = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            fd, aside = tempfile.mkstemp(dir=self._folder, prefix=f"{os.getpid()}-", suffix=".part")
             with os.fdopen(fd, "wb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
@@ -209,3 +210,14 @@ class RoundCache:
         except (OSError, ValueError, EOFError) as error:
             raise StorageError("The round's cache is damaged.", hint="Remove its folder.") from error
         return np.asarray(pixels, dtype=np.uint8)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether the writer of a half-written file still runs."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -26,7 +26,7 @@ from gas.media.hashing import hamming_matrix, perceptual_hash, pixel_sha256, thu
 from gas.media.image import RGB, decode_image
 from gas.types import MediaType, Modality
 
-__all__ = ["SPLITS", "Photo", "PhotoLibrary", "Split", "gather", "judge", "split_photos"]
+__all__ = ["SPLITS", "SPLIT_SEED", "Photo", "PhotoLibrary", "Split", "gather", "judge", "split_photos"]
 
 Split = Literal["train", "library", "public", "holdout"]
 """``train``: authors learn from them. ``library``: generator operators start from them. ``public``: the round's
@@ -34,6 +34,9 @@ public reals and the entrance exam. ``holdout``: no author and no generator has 
 
 SPLITS: Final[dict[Split, float]] = {"train": 0.4, "library": 0.2, "public": 0.2, "holdout": 0.2}
 """Share of the photos that each split gets."""
+
+SPLIT_SEED: Final = 0
+"""Seed of the published split: what ships trained was trained on its ``train`` part."""
 
 MIN_SIDE: Final = 160
 """Smaller side that a photo must have, pixels; a round's media are never enlarged much beyond it."""

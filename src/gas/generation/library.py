@@ -22,6 +22,7 @@ __all__ = ["LibraryPhoto", "category_shown", "export_library", "load_library", "
 
 _INDEX: Final = "library.json"
 _MOST_PHOTOS: Final = 100_000
+_BEST: Final = 8
 _CATEGORIES: Final = {
     "portrait": Category.PORTRAIT,
     "people": Category.PORTRAIT,
@@ -134,7 +135,7 @@ def pick_photo(photos: tuple[LibraryPhoto, ...], prompt: str, rng: np.random.Gen
     """Draw one of the photos that best match a prompt.
 
     A word in common counts 1, the prompt's category 1.5; one of those with the highest sum is drawn, and where
-    fewer than four have it, one of the best four or more, so that one prompt doesn't always mean one photo.
+    fewer than eight have it, one of the best eight or more, so that one prompt doesn't always mean one photo.
 
     Args:
         photos: At least one.
@@ -144,7 +145,7 @@ def pick_photo(photos: tuple[LibraryPhoto, ...], prompt: str, rng: np.random.Gen
     words = frozenset(words_of(prompt))
     category = category_of(prompt)
     scores = [len(words & p.words) + (1.5 if p.category is category else 0.0) for p in photos]
-    threshold = sorted(scores, reverse=True)[: min(4, len(scores))][-1]
+    threshold = sorted(scores, reverse=True)[: min(_BEST, len(scores))][-1]
     best = [p for p, score in zip(photos, scores, strict=True) if score >= threshold]
     return best[int(rng.integers(len(best)))]
 

@@ -22,7 +22,7 @@ from gas.generation.library import load_library, pick_photo
 from gas.media.image import RGB, decode_image, encode_png
 from gas.types import MediaType, Modality
 
-__all__ = ["MODELS", "ResynthesisPipeline", "models_folder"]
+__all__ = ["MODELS", "Painter", "ResynthesisPipeline", "models_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,58 @@ _MOST_SIDE: Final = 160
 """Side of the input beyond which a CPU takes too long, pixels."""
 
 
+class Painter:
+    """Shrinks pictures and paints them anew.
+
+    Args:
+        model: One of :data:`MODELS`.
+        threads: Number of threads that the network computes with.
+        side: Side of the network's input, pixels; the model's own default when left out. The picture's side is this
+            times the model's scale.
+
+    Raises:
+        ConfigurationError: Unknown model, a side out of 32..160 or that gives fewer than 256 pixels, or the package
+            with the weights is not installed.
+    """
+
+    def __init__(self, model: str, *, threads: int = 1, side: int | None = None) -> None:
+        if model not in MODELS:
+            raise ConfigurationError(f"There is no model {model!r}.", hint=f"Known: {', '.join(sorted(MODELS))}.")
+        self.model = MODELS[model]
+        self.side = self.model.side if side is None else side
+        if not 32 <= self.side <= _MOST_SIDE or self.side * self.model.scale < 256:
+            raise ConfigurationError(f"A side of {self.side} pixels is not possible with {model}.")
+        self._net = _load_net(models_folder() / self.model.files, threads)
+
+    def repaint(self, pixels: RGB, rng: np.random.Generator) -> RGB:
+        """Resynthesise a crop of a picture.
+
+        Args:
+            pixels: uint8, (h, w, 3).
+            rng: Draws the crop.
+
+        Returns:
+            uint8, square, its side the network's input times its scale.
+
+        Raises:
+            InfrastructureError: The network failed.
+        """
+        return self._enlarge(_shrunk_crop(pixels, self.side, rng))
+
+    def _enlarge(self, small: RGB) -> RGB:
+        """Run the network on (h, w, 3) uint8; returns the same enlarged by the model's scale."""
+        planes = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+        extractor = self._net.create_extractor()
+        # A Mat only refers to the array's memory; the copy is the network's own.
+        extractor.input("data", ncnn.Mat(planes).clone())
+        status, output = extractor.extract("output")
+        height, width = small.shape[0] * self.model.scale, small.shape[1] * self.model.scale
+        if status != 0 or (output.c, output.h, output.w) != (3, height, width):
+            raise InfrastructureError("The network gave no picture.", code="network")
+        painted = np.array(output)
+        return np.ascontiguousarray((painted.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+
+
 class ResynthesisPipeline:
     """Makes pictures by shrinking and resynthesising photos.
 
@@ -64,14 +116,8 @@ class ResynthesisPipeline:
     modalities = frozenset({Modality.IMAGE})
 
     def __init__(self, library: Path, *, model: str = "x4plus", threads: int = 1, side: int | None = None) -> None:
-        if model not in MODELS:
-            raise ConfigurationError(f"There is no model {model!r}.", hint=f"Known: {', '.join(sorted(MODELS))}.")
-        self._model = MODELS[model]
-        self._side = self._model.side if side is None else side
-        if not 32 <= self._side <= _MOST_SIDE or self._side * self._model.scale < 256:
-            raise ConfigurationError(f"A side of {self._side} pixels is not possible with {model}.")
+        self._painter = Painter(model, threads=threads, side=side)
         self._photos = load_library(library)
-        self._net = _load_net(models_folder() / self._model.files, threads)
 
     def generate(self, task: GenerationTask) -> GeneratedMedium:
         """Resynthesise a photo that fits the prompt; the same task gives the same picture.
@@ -94,23 +140,10 @@ class ResynthesisPipeline:
             pixels = decode_image(photo.path.read_bytes())
         except (OSError, MediaRejected) as error:
             raise InfrastructureError("A photo of the library can't be read.", code="library") from error
-        painted = self._enlarge(_shrunk_crop(pixels, self._side, rng))
+        painted = self._painter.repaint(pixels, rng)
         return GeneratedMedium(
-            encode_png(painted), "image/png", MediaType.SYNTHETIC, f"Real-ESRGAN {self._model.files}"
+            encode_png(painted), "image/png", MediaType.SYNTHETIC, f"Real-ESRGAN {self._painter.model.files}"
         )
-
-    def _enlarge(self, small: RGB) -> RGB:
-        """Run the network on (h, w, 3) uint8; returns the same enlarged by the model's scale."""
-        planes = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
-        extractor = self._net.create_extractor()
-        # A Mat only refers to the array's memory; the copy is the network's own.
-        extractor.input("data", ncnn.Mat(planes).clone())
-        status, output = extractor.extract("output")
-        height, width = small.shape[0] * self._model.scale, small.shape[1] * self._model.scale
-        if status != 0 or (output.c, output.h, output.w) != (3, height, width):
-            raise InfrastructureError("The network gave no picture.", code="network")
-        painted = np.array(output)
-        return np.ascontiguousarray((painted.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
 def models_folder() -> Path:

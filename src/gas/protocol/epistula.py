@@ -141,8 +141,9 @@ class ReplayGuard:
         self._window = window_ms
         self._seen: dict[str, _Seen] = {}
 
-    def __len__(self) -> int:
-        """How many UUIDs are remembered."""
+    @property
+    def remembered(self) -> int:
+        """How many UUIDs are remembered now."""
         return sum(len(seen.uuids) for seen in self._seen.values())
 
     def admit(self, hotkey: str, uuid: str, timestamp_ms: int, now_ms: int) -> None:

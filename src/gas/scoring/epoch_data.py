@@ -18,7 +18,8 @@ from gas.scoring.fixedpoint import U16_MAX, Fixed
 __all__ = ["EpochInputs", "EpochOutputs", "SparseRows", "inputs_from_json", "inputs_to_json", "outputs_to_json"]
 
 MAX_NEURONS: Final = 16_384
-_MAX_BLOCK: Final = 2**62
+# Sums and products of two values within these limits stay within int64.
+_MAX_BLOCK: Final = 2**40
 _MAX_STAKE: Final = 2**60
 
 
@@ -58,16 +59,16 @@ class SparseRows:
 
     def check(self, name: str, n: int) -> None:
         """Raise :class:`~gas.errors.ConfigurationError` unless this is a part of an n x n matrix of u16."""
-        if not self.row.shape == self.column.shape == self.value.shape or self.row.ndim != 1:
-            raise _refused(name, "needs as many rows as columns and values")
+        parts = (self.row, self.column, self.value)
+        if any(part.dtype != np.int64 or part.ndim != 1 or part.size != self.row.size for part in parts):
+            raise _refused(name, "needs as many rows as columns and values, all int64")
         if not self.row.size:
             return
-        place = self.row * n + self.column
         if self.row.min() < 0 or self.row.max() >= n or self.column.min() < 0 or self.column.max() >= n:
             raise _refused(name, f"names a uid outside 0..{n - 1}")
         if self.value.min() < 0 or self.value.max() > U16_MAX:
             raise _refused(name, f"has a value outside 0..{U16_MAX}")
-        if (np.diff(place) <= 0).any():
+        if (np.diff(self.row * n + self.column) <= 0).any():
             raise _refused(name, "names one column twice in a row, or is not sorted")
 
 
@@ -127,6 +128,8 @@ class EpochInputs:
         for name in ("stake_raw", "last_update", "block_at_registration", "permit"):
             if getattr(self, name).shape != (self.n,):
                 raise _refused(name, f"needs {self.n} entries, one a uid")
+            if getattr(self, name).dtype != (np.bool_ if name == "permit" else np.int64):
+                raise _refused(name, "needs to be an array of int64, or of bool for permits")
         for name, limit in (
             ("stake_raw", _MAX_STAKE),
             ("last_update", _MAX_BLOCK),
@@ -304,7 +307,7 @@ def _integers(name: str, value: object) -> list[int]:
 def _integer(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _refused(name, "must be an integer")
-    if abs(value) > _MAX_BLOCK:
+    if abs(value) > _MAX_STAKE:
         raise _refused(name, "is too large")
     return value
 

@@ -90,6 +90,15 @@ def process_identity(pid: int) -> tuple[str, str]:
     return host, "" if fields[0] == "Z" else fields[19]
 
 
+def _plain(function: Callable[..., object]) -> Callable[..., object]:
+    """The function as one that DBOS can put its marks on, which a bound method is not."""
+
+    def job(*arguments: object) -> object:
+        return function(*arguments)
+
+    return job
+
+
 @dataclass(slots=True)
 class DurableJobs:
     """Runs jobs, and keeps them running.
@@ -145,7 +154,7 @@ class DurableJobs:
         self.heartbeat()
         DBOS(config=settings)
         for kind, function in self._functions.items():
-            DBOS.workflow(name=kind, max_recovery_attempts=None)(function)
+            DBOS.workflow(name=kind, max_recovery_attempts=None)(_plain(function))
         DBOS.listen_queues(list(self.config.queues))
         DBOS.launch()
         for name, concurrency in self.config.queues.items():

@@ -118,13 +118,13 @@ DUNDERS: Final = frozenset(
     for name in _words(
         "init call len getitem setitem contains iter next enter exit repr str eq ne lt le gt ge hash bool int float "
         "add radd iadd sub rsub mul rmul truediv rtruediv floordiv mod pow neg abs matmul and or invert post_init "
-        "name doc version all"
+        "name doc version all delitem reversed imul ior iand itruediv"
     )
 )
 """Dunder attributes that may be read, and dunder methods that may be defined."""
 
 DUNDER_NAMES: Final = frozenset(
-    {"__name__", "__doc__", "__all__", "__version__", "__author__", "__file__", "__slots__"}
+    {"__name__", "__doc__", "__all__", "__version__", "__author__", "__file__", "__slots__", "__constants__"}
 )
 """Dunder names that may stand alone."""
 

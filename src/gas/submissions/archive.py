@@ -17,7 +17,6 @@ import io
 import re
 import shutil
 import stat
-import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -27,54 +26,18 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from gas.errors import InfrastructureError, PackageRejected, Reason
+from gas.submissions.limits import Limits
+from gas.submissions.zip_directory import BrokenZip, Directory, RawEntry, read_directory
 
 __all__ = ["ArchiveEntry", "Limits", "Listing", "inspect_archive", "unpack"]
 
-_EOCD: Final = struct.Struct("<4s4H2LH")
-_EOCD64_LOCATOR: Final = struct.Struct("<4sLQL")
-_EOCD64: Final = struct.Struct("<4sQ2H2L4Q")
-_CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
-_LOCAL: Final = struct.Struct("<4s5H3L2H")
-_U16_MAX: Final = 0xFFFF
-_U32_MAX: Final = 0xFFFFFFFF
 _FLAG_ENCRYPTED: Final = 0x0001 | 0x0040 | 0x2000
-_FLAG_DESCRIPTOR: Final = 0x0008
 _STORED: Final = 0
 _DEFLATED: Final = 8
 _CHUNK: Final = 1 << 20
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _FIXED_NAMES: Final = frozenset({"model_config.yaml", "model.py", "config.json"})
 _RATIO_FLOOR: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a package may measure; every number is a most.
-
-    Attributes:
-        packed_bytes: The zip file.
-        unpacked_bytes: All unpacked files together.
-        ratio: Unpacked over packed bytes, of one entry and of the whole; asked only above 1 MiB of output, because
-            small text files squeeze well.
-        entries: Entries of the archive, folders counted.
-        config_bytes: ``model_config.yaml`` and ``config.json``, each.
-        source_bytes: ``model.py``.
-        header_bytes: Header of a safetensors file.
-        tensors: Tensors of a safetensors file, or initializers of an ONNX file.
-        onnx_fields: Protobuf fields of an ONNX file, a measure of what its objects take in memory.
-        onnx_literal_bytes: Bytes of an ONNX file outside raw tensor data, which a parser may blow up eightfold.
-    """
-
-    packed_bytes: int = 2 * 2**30
-    unpacked_bytes: int = 4 * 2**30
-    ratio: float = 100.0
-    entries: int = 16
-    config_bytes: int = 64 * 2**10
-    source_bytes: int = 256 * 2**10
-    header_bytes: int = 8 * 2**20
-    tensors: int = 100_000
-    onnx_fields: int = 2_000_000
-    onnx_literal_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +79,6 @@ class Listing:
     def reasons(self) -> tuple[Reason, ...]:
         """All findings."""
         return self.broken + self.unexpected
-
-
-class _Broken(Exception):
-    """The archive can't be read on; carries the finding."""
-
-    def __init__(self, code: str, message: str, name: str | None = None) -> None:
-        super().__init__(message)
-        self.reason = Reason(code, message, name)
 
 
 def inspect_archive(source: Path | bytes, limits: Limits | None = None) -> Listing:
@@ -271,9 +226,9 @@ def _inspect(file: BinaryIO, limits: Limits) -> Listing:
     try:
         size = file.seek(0, io.SEEK_END)
         if size > limits.packed_bytes:
-            raise _Broken("packed_too_large", f"The zip has {size} bytes; allowed are {limits.packed_bytes}.")
-        raw = _central_directory(file, size, limits)
-    except _Broken as broken:
+            raise BrokenZip("packed_too_large", f"The zip has {size} bytes; allowed are {limits.packed_bytes}.")
+        raw = read_directory(file, size, limits)
+    except BrokenZip as broken:
         return Listing(broken=(broken.reason,))
     except OSError as error:
         raise InfrastructureError(f"The package can't be read: {error.strerror}.") from error
@@ -294,143 +249,7 @@ def _inspect(file: BinaryIO, limits: Limits) -> Listing:
     return Listing(entries, unexpected=unexpected)
 
 
-@dataclass(frozen=True, slots=True)
-class _RawEntry:
-    name: str
-    size: int
-    packed: int
-    crc: int
-    method: int
-    flags: int
-    mode: int
-    header_offset: int
-    data_offset: int
-    next_offset: int
-
-    @property
-    def is_folder(self) -> bool:
-        return self.name.endswith("/")
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    entries: tuple[_RawEntry, ...]
-    start: int
-
-
-def _central_directory(file: BinaryIO, size: int, limits: Limits) -> _Directory:
-    if size < _EOCD.size:
-        raise _Broken("zip_empty" if size == 0 else "zip_broken", "This is not a zip file.")
-    file.seek(size - _EOCD.size)
-    magic, disk, cd_disk, here, count, cd_size, cd_start, comment = _EOCD.unpack(file.read(_EOCD.size))
-    if magic != b"PK\x05\x06" or comment:
-        raise _Broken("zip_broken", "This is not a zip file, it is cut off, or bytes follow the archive.")
-    cd_end = size - _EOCD.size
-    if count == _U16_MAX or cd_size == _U32_MAX or cd_start == _U32_MAX:
-        disk, cd_disk, here, count, cd_size, cd_start, cd_end = _zip64_end(file, cd_end)
-    if disk or cd_disk or here != count:
-        raise _Broken("zip_broken", "Archives in several parts are not taken.")
-    if count == 0:
-        raise _Broken("zip_empty", "The zip holds no files.")
-    if count > limits.entries:
-        raise _Broken("too_many_entries", f"The zip has {count} entries; allowed are {limits.entries}.")
-    if cd_start + cd_size != cd_end or cd_size > count * (_CENTRAL.size + 3 * _U16_MAX):
-        raise _Broken("zip_broken", "The zip's directory is not where the zip says.")
-    file.seek(cd_start)
-    directory = file.read(cd_size)
-    entries, at = [], 0
-    for _ in range(count):
-        entry, at = _central_entry(file, directory, at, cd_start)
-        entries.append(entry)
-    if at != len(directory):
-        raise _Broken("zip_broken", "The zip's directory has more bytes than entries.")
-    return _Directory(tuple(sorted(entries, key=lambda e: e.header_offset)), cd_start)
-
-
-def _zip64_end(file: BinaryIO, cd_end: int) -> tuple[int, int, int, int, int, int, int]:
-    at = cd_end - _EOCD64_LOCATOR.size
-    if at < _EOCD64.size:
-        raise _Broken("zip_broken", "The zip's end is damaged.")
-    file.seek(at)
-    magic, _, offset, _ = _EOCD64_LOCATOR.unpack(file.read(_EOCD64_LOCATOR.size))
-    if magic != b"PK\x06\x07" or offset != at - _EOCD64.size:
-        raise _Broken("zip_broken", "The zip's end is damaged.")
-    file.seek(offset)
-    magic, length, _, _, disk, cd_disk, here, count, cd_size, cd_start = _EOCD64.unpack(file.read(_EOCD64.size))
-    if magic != b"PK\x06\x06" or length != _EOCD64.size - 12:
-        raise _Broken("zip_broken", "The zip's end is damaged.")
-    return disk, cd_disk, here, count, cd_size, cd_start, offset
-
-
-def _central_entry(file: BinaryIO, directory: bytes, at: int, cd_start: int) -> tuple[_RawEntry, int]:
-    if at + _CENTRAL.size > len(directory):
-        raise _Broken("zip_broken", "The zip's directory is cut off.")
-    fields = _CENTRAL.unpack_from(directory, at)
-    magic, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, attributes, offset = (
-        fields
-    )
-    end = at + _CENTRAL.size + n_name + n_extra + n_comment
-    if magic != b"PK\x01\x02" or end > len(directory) or disk not in (0, _U16_MAX):
-        raise _Broken("zip_broken", "The zip's directory is damaged.")
-    raw_name = directory[at + _CENTRAL.size :][:n_name]
-    extra = directory[at + _CENTRAL.size + n_name :][:n_extra]
-    name = raw_name.decode("ascii", "backslashreplace")
-    size, packed, offset = _zip64_sizes(extra, size, packed, offset, name)
-    if offset + _LOCAL.size > cd_start:
-        raise _Broken("zip_broken", "The entry lies outside of the zip.", name)
-    file.seek(offset)
-    local = _LOCAL.unpack(file.read(_LOCAL.size))
-    l_magic, _, l_flags, l_method, _, _, l_crc, l_packed, l_size, l_name, l_extra = local
-    local_name = file.read(l_name)
-    local_extra = file.read(l_extra)
-    if l_magic != b"PK\x03\x04" or local_name != raw_name or (l_flags ^ flags) & ~0x0806 or l_method != method:
-        raise _Broken("header_mismatch", "The entry's two headers disagree.", name)
-    if not flags & _FLAG_DESCRIPTOR:
-        l_size, l_packed, _ = _zip64_sizes(local_extra, l_size, l_packed, 0, name)
-        if (l_crc, l_packed, l_size) != (crc, packed, size):
-            raise _Broken("size_mismatch", "The entry's two headers disagree about its size.", name)
-    data = offset + _LOCAL.size + l_name + l_extra
-    after = (
-        data + packed + (_descriptor(file, data + packed, crc, packed, size, name) if flags & _FLAG_DESCRIPTOR else 0)
-    )
-    entry = _RawEntry(name, size, packed, crc, method, flags, attributes >> 16, offset, data, after)
-    return entry, end
-
-
-def _zip64_sizes(extra: bytes, size: int, packed: int, offset: int, name: str) -> tuple[int, int, int]:
-    if _U32_MAX not in (size, packed, offset):
-        return size, packed, offset
-    at = 0
-    while at + 4 <= len(extra):
-        tag, length = struct.unpack_from("<2H", extra, at)
-        if tag == 1:
-            values = iter(struct.unpack(f"<{length // 8}Q", extra[at + 4 :][: length // 8 * 8].ljust(length // 8 * 8)))
-            try:
-                size = next(values) if size == _U32_MAX else size
-                packed = next(values) if packed == _U32_MAX else packed
-                offset = next(values) if offset == _U32_MAX else offset
-            except StopIteration:
-                break
-            return size, packed, offset
-        at += 4 + length
-    raise _Broken("zip_broken", "The entry's size is missing.", name)
-
-
-def _descriptor(file: BinaryIO, at: int, crc: int, packed: int, size: int, name: str) -> int:
-    """Length in bytes of the data descriptor behind an entry, which must repeat the directory's figures."""
-    file.seek(at)
-    raw = file.read(24)
-    for form in ("<LLL", "<LQQ"):
-        body = struct.pack(form, crc, packed, size) if size <= _U32_MAX and packed <= _U32_MAX else b""
-        if form == "<LQQ":
-            body = struct.pack(form, crc, packed, size)
-        for magic in (b"PK\x07\x08", b""):
-            if body and raw.startswith(magic + body):
-                return len(magic) + len(body)
-    raise _Broken("size_mismatch", "The entry's trailing record disagrees about its size.", name)
-
-
-def _check_tiling(raw: _Directory, _: Limits) -> list[Reason]:
+def _check_tiling(raw: Directory, _: Limits) -> list[Reason]:
     at = 0
     for entry in raw.entries:
         if entry.header_offset < at:
@@ -445,7 +264,7 @@ def _check_tiling(raw: _Directory, _: Limits) -> list[Reason]:
     return []
 
 
-def _check_sizes(raw: _Directory, limits: Limits) -> list[Reason]:
+def _check_sizes(raw: Directory, limits: Limits) -> list[Reason]:
     found = []
     for entry in raw.entries:
         if entry.flags & _FLAG_ENCRYPTED:
@@ -463,7 +282,7 @@ def _check_sizes(raw: _Directory, limits: Limits) -> list[Reason]:
     return found
 
 
-def _check_names(raw: _Directory, _: Limits) -> list[Reason]:
+def _check_names(raw: Directory, _: Limits) -> list[Reason]:
     found: list[Reason] = []
     seen: dict[str, str] = {}
     tops: set[str] = set()
@@ -482,7 +301,7 @@ def _check_names(raw: _Directory, _: Limits) -> list[Reason]:
     return found
 
 
-def _check_name(entry: _RawEntry) -> list[Reason]:
+def _check_name(entry: RawEntry) -> list[Reason]:
     name = entry.name
     parts = name.rstrip("/").split("/")
     kind = stat.S_IFMT(entry.mode)

@@ -25,7 +25,7 @@ from typing import Final
 
 from gas.errors import Reason
 from gas.submissions import allowed
-from gas.submissions.archive import Limits
+from gas.submissions.limits import Limits
 from gas.submissions.own_paths import FILE, FOLDER, OwnPaths
 
 __all__ = ["check_code"]
@@ -119,6 +119,8 @@ class _Checker:
         self.imports: dict[str, set[str]] = {}
         self.rebound: set[str] = set()
         self.import_findings: list[Finding] = []
+        outer = [node.names for node in self.nodes if isinstance(node, (ast.Global, ast.Nonlocal))]
+        self.declared = {name for names in outer for name in names}
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 self._import(node)
@@ -206,7 +208,8 @@ class _Checker:
         name, line = node.id, node.lineno
         parent = self.parents.get(node)
         if name in allowed.REFUSED_BUILTINS:
-            yield line, "name_refused", f"{name} may not be used."
+            if not self._is_parameter(node):
+                yield line, "name_refused", f"{name} may not be used."
         elif name in _LITERAL_ONLY:
             if not isinstance(parent, ast.Call) or parent.func is not node or _literal_attribute(parent) is None:
                 yield line, "name_refused", f"{name} may be called only with the attribute's name as plain text."
@@ -220,6 +223,23 @@ class _Checker:
             yield from self._loader_as_value(node, parent)
         elif isinstance(node.ctx, ast.Load) and name not in allowed.BUILTINS and name not in self.rebound:
             yield line, "name_refused", f"{name} is neither defined here nor among the built-ins that may be used."
+
+    def _is_parameter(self, node: ast.Name) -> bool:
+        """Whether a name surely means a parameter of a function around it, and so never the built-in."""
+        child: ast.AST = node
+        while (parent := self.parents.get(child)) is not None:
+            if isinstance(parent, ast.ClassDef):
+                # A class body looks a name up past the functions around it.
+                return False
+            inside = isinstance(parent, ast.Lambda) and child is parent.body
+            inside |= isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and child in parent.body
+            if inside and isinstance(parent, (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef)):
+                args = parent.args
+                named = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+                if any(arg is not None and arg.arg == node.id for arg in named):
+                    return node.id not in self.declared
+            child = parent
+        return False
 
     def _module_as_value(self, node: ast.expr, parent: ast.AST | None) -> Iterator[Finding]:
         dotted = isinstance(parent, ast.Attribute) or (
@@ -265,7 +285,8 @@ class _Checker:
         elif paths:
             yield from self._module_as_value(node, parent)
             yield from self._loader_as_value(node, parent)
-        if not refused:
+        names_class = attr == "__class__" and isinstance(parent, ast.Attribute) and parent.attr == "__name__"
+        if not refused and not names_class:
             yield from self._attribute_name(line, attr)
         stored = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
         if stored and not all(path.startswith("torch.backends.") for path in paths):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gas.errors import InfrastructureError, Reason
-from gas.submissions.archive import Limits
+from gas.submissions.limits import Limits
 from gas.submissions.onnx_wire import WireError, measure
 from gas.types import Modality
 

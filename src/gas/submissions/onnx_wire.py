@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gas.submissions.archive import Limits
+from gas.submissions.limits import Limits
 
 __all__ = ["WireError", "measure"]
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from gas.errors import Reason
 from gas.sandbox.base import ModelSpec
-from gas.submissions.archive import Limits
+from gas.submissions.limits import Limits
 from gas.submissions.onnx_check import OnnxModel
 from gas.submissions.yaml_tree import Node, YamlRefused, parse_yaml
 from gas.types import Modality

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from gas.errors import InfrastructureError, Reason
-from gas.submissions.archive import Limits
+from gas.submissions.limits import Limits
 
 __all__ = ["ITEM_SIZES", "Tensor", "WeightsHeader", "check_weights", "read_header"]
 

@@ -27,7 +27,7 @@ class ScoreLine:
     """One line of the score chart; scores in [0, 1], None where there is none."""
 
     name: str
-    score: float
+    score: float | None
     base: float | None
     robust: float | None
     ci95: tuple[float, float] | None
@@ -69,7 +69,7 @@ def score_chart(lines: Sequence[ScoreLine]) -> str:
     """One row a detector: the final score as a dot, its interval as a whisker, base and robust as ticks."""
     left, width, row = 16, 640, 46
     span = width - left - 24
-    height = row * len(lines) + 44
+    height = row * len(lines) + 54
 
     def at(value: float) -> float:
         return round(left + span * min(1.0, max(0.0, value)), 1)
@@ -78,8 +78,8 @@ def score_chart(lines: Sequence[ScoreLine]) -> str:
     body = []
     for tick in _TICKS:
         body.append(f'<line class="grid" x1="{at(tick)}" y1="6" x2="{at(tick)}" y2="{bottom}"/>')
-        body.append(f'<text class="tick" x="{at(tick)}" y="{bottom + 15}" text-anchor="middle">{tick:g}</text>')
-    body.append(f'<text class="axis" x="{at(0.5)}" y="{bottom + 32}" text-anchor="middle">sn34 score</text>')
+        body.append(f'<text class="tick" x="{at(tick)}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>')
+    body.append(f'<text class="axis" x="{at(0.5)}" y="{bottom + 40}" text-anchor="middle">sn34 score</text>')
     for number, line in enumerate(lines):
         y = 8 + row * number + 32
         series = _series(number)
@@ -97,10 +97,11 @@ def score_chart(lines: Sequence[ScoreLine]) -> str:
                     f'<line class="mark {shape} {series}" x1="{at(value)}" y1="{y - 7}" x2="{at(value)}" y2="{y + 7}">'
                     f"{note}</line>"
                 )
-        body.append(
-            f'<circle class="dot {series}" cx="{at(line.score)}" cy="{y}" r="6">'
-            f"{_title(f'{line.name}: {line.score:.3f}')}</circle>"
-        )
+        if line.score is None:
+            body.append(f'<text class="tick" x="{left + 2}" y="{y + 4}">unscored</text>')
+            continue
+        note = _title(f"{line.name}: {line.score:.3f}")
+        body.append(f'<circle class="dot {series}" cx="{at(line.score)}" cy="{y}" r="6">{note}</circle>')
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Scores of the detectors">'
         f"{''.join(body)}</svg>"

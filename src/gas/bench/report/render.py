@@ -60,7 +60,7 @@ def render_report(data: ReportData) -> str:
     lines = [
         ScoreLine(row.name, s.sn34, s.sn34_base, s.sn34_robust, s.ci95)
         for row in scored
-        if (s := row.scores) is not None and s.sn34 is not None
+        if (s := row.scores) is not None
     ]
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     return environment.get_template("template.html.j2").render(

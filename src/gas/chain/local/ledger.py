@@ -25,7 +25,7 @@ from gas.chain.local.epochs import next_due, run_due
 from gas.chain.local.schema import connect
 from gas.chain.local.state import Totals, Transaction
 from gas.clock import Clock
-from gas.errors import ChainRefused, ChainUnreachable
+from gas.errors import ChainError, ChainRefused, ChainUnreachable
 
 __all__ = ["MAX_GAP_BLOCKS", "Ledger"]
 
@@ -66,7 +66,8 @@ class Ledger:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
-        self._lock = threading.Lock()
+        # Re-entrant, so that a call from inside read() is an error and not a dead lock.
+        self._lock = threading.RLock()
         self._sql = connect(path)
         row = self._sql.execute("SELECT chain_id, manual, block_ms FROM ledger").fetchone()
         self.chain_id: str = row["chain_id"]
@@ -150,15 +151,14 @@ class Ledger:
         """
         if blocks < 0:
             raise ValueError("Time doesn't go back.")
-        with self.read() as tx:
-            target = tx.block + blocks
-        return self.advance_to(target)
+        self._require_manual()
+        with self._write(more=blocks) as tx:
+            return tx.block
 
     def advance_to(self, block: int) -> int:
         """Let blocks pass on a manual ledger until ``block``; does nothing when it is there already."""
-        if not self.manual:
-            raise ChainRefused("This ledger's blocks follow the clock.", code="not_manual")
-        with self._write(block) as tx:
+        self._require_manual()
+        with self._write(until=block) as tx:
             return tx.block
 
     def block(self) -> int:
@@ -183,21 +183,38 @@ class Ledger:
             ChainUnreachable: The file can't be read.
         """
         with self._lock, _translated():
+            self._refuse_nesting()
             self._sql.execute("BEGIN")
             try:
                 yield Transaction(self._sql, int(self._sql.execute("SELECT block FROM ledger").fetchone()[0]))
             finally:
                 self._sql.execute("ROLLBACK")
 
+    def _refuse_nesting(self) -> None:
+        if self._sql.in_transaction:
+            raise ChainError("The ledger can't be asked from inside one of its own transactions.", code="nested")
+
+    def _require_manual(self) -> None:
+        if not self.manual:
+            raise ChainRefused("This ledger's blocks follow the clock.", code="not_manual")
+
     @contextmanager
-    def _write(self, manual_target: int = 0) -> Iterator[Transaction]:
-        """A transaction in the present block, after every epoch that is due by then."""
+    def _write(self, *, until: int = 0, more: int = 0) -> Iterator[Transaction]:
+        """A transaction in the present block, after every epoch that is due by then.
+
+        Args:
+            until: Block that a manual ledger moves to.
+            more: Blocks by which it moves on from where it is when the transaction begins.
+        """
         with self._lock, _translated():
+            self._refuse_nesting()
             while True:
                 self._sql.execute("BEGIN IMMEDIATE")
                 try:
                     stored = int(self._sql.execute("SELECT block FROM ledger").fetchone()[0])
-                    target, anchor = self._target(self._sql, manual_target)
+                    # Epochs on the way move the stored block, but not where the way ends.
+                    until, more = max(until, stored + more), 0
+                    target, anchor = self._target(self._sql, until)
                     self._note_time(anchor)
                     due = next_due(Transaction(self._sql, stored), target)
                     if due is None:

@@ -155,7 +155,9 @@ def connect(path: Path) -> sqlite3.Connection:
         ChainUnreachable: The file is no readable database.
     """
     missing = ConfigurationError(
-        "There is no local ledger here.", code="ledger_missing", hint="Found one: `gascli demo` does."
+        "There is no local ledger here.",
+        code="ledger_missing",
+        hint="Make one with `gascli chain start`, or play `gascli demo`.",
     )
     if not path.is_file():
         raise missing

