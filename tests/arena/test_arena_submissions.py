@@ -156,7 +156,7 @@ def test_what_a_dead_service_left_unscanned_is_scanned_later(arena: Arena) -> No
     assert list((arena.home / "incoming").iterdir()) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(steps=st.lists(st.sampled_from(list(SubmissionState)), max_size=10))
 def test_no_path_leaves_a_terminal_state(arena: Arena, steps: list[SubmissionState]) -> None:
     received = arena.push("walker", "w1")

@@ -14,11 +14,11 @@ import pytest
 from arena_fakes import Arena, ScriptedEvaluator, outcome
 from sqlalchemy import select
 
-from gas.arena.ports import ArenaConfig, Judgement
+from gas.arena.ports import ArenaConfig, Judgement, RunOutcome, RunTask
 from gas.arena.receipts import verify_receipt
 from gas.arena.workers import run_id
 from gas.chain.base import Commitment
-from gas.errors import ChainUnreachable, ModelFailed, PackageRejected, SandboxUnavailable
+from gas.errors import ChainUnreachable, InfrastructureError, ModelFailed, PackageRejected, SandboxUnavailable
 from gas.storage.tables import JudgementRow, MediumRow, RunRow, SubmissionRow
 from gas.types import TERMINAL_STATES, Hotkey, SubmissionState
 
@@ -227,6 +227,30 @@ def test_a_job_that_was_lost_is_begun_anew_or_ended(arena: Arena) -> None:
     assert arena.state(received.model_id) is _S.SCORED
 
 
+def test_a_worker_that_is_told_to_leave_hands_its_job_on_and_costs_no_attempt(make_arena: Callable[..., Arena]) -> None:
+    leaving = make_arena()
+    leaving.open_round()
+
+    def leave(task: RunTask) -> RunOutcome:
+        leaving.job.stopping.set()
+        raise InfrastructureError("The worker is shutting down.", code="stopping")
+
+    object.__setattr__(leaving.job, "evaluate", leave)
+    received = leaving.push("alice", "w1", block=1)
+    leaving.jobs.start()
+    play(leaving, leaving.job.stopping.is_set)
+    leaving.jobs.stop()
+    assert leaving.state(received.model_id) is _S.EXAMINING
+
+    staying = make_arena()
+    staying.chain.published = leaving.chain.published
+    staying.jobs.start()
+    play(staying, ended(staying, received.model_id))
+    assert staying.state(received.model_id) is _S.SCORED
+    with staying.database.read() as session:
+        assert session.get_one(RunRow, run_id(received.model_id, "round-1", "exam")).attempts == 1
+
+
 _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
@@ -237,12 +261,11 @@ from gas.clock import SystemClock
 arena = Arena(Path(sys.argv[1]), SystemClock())
 class Dying:
     def __call__(self, task):
-        if task.kind == sys.argv[3]:
+        if task.kind == "full":
             os.kill(os.getpid(), signal.SIGKILL)
         return outcome()
 object.__setattr__(arena.job, "evaluate", Dying())
-arena.open_round() if not (arena.home / "again").exists() else None
-(arena.home / "again").touch()
+arena.open_round()
 received = arena.push("alice", "w1", block=1)
 arena.jobs.start()
 while True:
@@ -251,33 +274,36 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kind", ["exam", "full"])
-def test_a_killed_worker_costs_no_submission(tmp_path: Path, make_arena: Callable[..., Arena], kind: str) -> None:
-    script = [sys.executable, "-c", _KILLED, str(tmp_path), str(Path(__file__).parent), kind]
+def test_a_killed_worker_costs_no_submission(tmp_path: Path, make_arena: Callable[..., Arena]) -> None:
+    script = [sys.executable, "-c", _KILLED, str(tmp_path), str(Path(__file__).parent)]
     killed = subprocess.run(script, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     arena = make_arena()
     known = arena.push("alice", "w1", block=1)
     assert not known.created
-    assert arena.state(known.model_id) is (_S.EXAMINING if kind == "exam" else _S.RUNNING)
+    assert arena.state(known.model_id) is _S.RUNNING
     arena.jobs.start()
     play(arena, ended(arena, known.model_id))
     assert arena.state(known.model_id) is _S.SCORED
-    assert [task.kind for task in arena.evaluator.tasks] == (["exam", "full"] if kind == "exam" else ["full"])
+    assert [task.kind for task in arena.evaluator.tasks] == ["full"]
+    assert arena.row(known.model_id).attempts == 3
 
 
-def test_a_model_that_kills_its_worker_each_time_fails_after_three_attempts(
-    tmp_path: Path, make_arena: Callable[..., Arena]
-) -> None:
-    script = [sys.executable, "-c", _KILLED, str(tmp_path), str(Path(__file__).parent), "exam"]
-    for _ in range(3):
-        assert subprocess.run(script, timeout=60, check=False).returncode == -signal.SIGKILL
-    arena = make_arena()
-    known = arena.push("alice", "w1", block=1)
+def test_a_model_that_kills_its_worker_each_time_fails_after_three_attempts(arena: Arena) -> None:
+    arena.open_round()
+    received = arena.push("alice", "w1", block=1)
+    with arena.database.write() as session:
+        row = session.get_one(SubmissionRow, received.model_id)
+        row.state, row.committed_block = "examining", 1
+        identity = run_id(received.model_id, "round-1", "exam")
+        session.add(
+            RunRow(id=identity, submission_id=received.model_id, round_id="round-1", kind="exam", state="running",
+                   attempts=3, started_at=time.time())
+        )  # fmt: skip
     arena.jobs.start()
-    play(arena, ended(arena, known.model_id))
-    row = arena.row(known.model_id)
-    assert (row.state, row.attempts) == ("failed", 3)
+    play(arena, ended(arena, received.model_id))
+    row = arena.row(received.model_id)
+    assert row.state == "failed"
     assert row.error is not None
     assert row.error["code"] == "worker_lost"
     assert arena.evaluator.tasks == []

@@ -195,3 +195,19 @@ def test_the_model_sees_shuffled_batches_that_say_nothing(bench):
 def test_a_senseless_configuration_is_refused(bench, changes):
     with pytest.raises(ConfigurationError):
         bench.config(**changes)
+
+
+def test_logits_that_nobody_has_named_are_refused_before_the_model_starts(bench):
+    wide = replace(bench.spec, num_classes=4)
+    sandbox = bench.Sandbox()
+    with pytest.raises(ModelFailed) as caught:
+        evaluate(wide, bench.round(10), bench.Media(), sandbox, bench.config())
+    assert caught.value.error_code == "bad_output"
+    assert sandbox.sessions == []
+
+
+def test_the_packages_own_order_of_classes_is_followed(bench):
+    turned = bench.Sandbox(lambda batch: bench.honest(batch)[:, ::-1])
+    config = bench.config()
+    result = evaluate(bench.spec, bench.round(20), bench.Media(), turned, config, classes=("synthetic", "real"))
+    assert all(r.fake == (int(r.sample_id, 16) % 2 == 1) for r in result.records)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from gas.clock import ManualClock, SystemClock
-from gas.errors import ConfigurationError
+from gas.errors import ConfigurationError, InfrastructureError
 from gas.generation.signing import TestAuthority, load_leaf, sign_medium
 
 
@@ -81,3 +81,10 @@ def test_a_damaged_certificate_is_refused(tmp_path):
     (tmp_path / "root.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
     with pytest.raises(ConfigurationError, match="damaged"):
         TestAuthority(tmp_path, SystemClock())
+
+
+def test_a_certificate_that_has_run_out_signs_nothing(tmp_path, png):
+    leaf = TestAuthority(tmp_path, ManualClock(now=1_500_000_000.0)).leaf("operator", "Operator One")
+    with pytest.raises(InfrastructureError) as failed:
+        sign_medium(png, "image/png", leaf, title="task", model="a model")
+    assert failed.value.error_code == "signing_failed"

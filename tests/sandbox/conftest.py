@@ -35,6 +35,55 @@ def isolating(found):
     return BubblewrapSandbox(found.executable)
 
 
+LIGHT_TORCH = """
+import contextlib
+import numpy
+float32 = float16 = bfloat16 = uint8 = "some dtype"
+inference_mode = contextlib.nullcontext
+set_num_threads = set_num_interop_threads = id
+
+class Tensor:
+    def __init__(self, array):
+        self.array = array
+    def __len__(self):
+        return len(self.array)
+    def __getitem__(self, item):
+        return Tensor(self.array[item])
+    def numpy(self):
+        return self.array
+    detach = float = cpu = lambda self: self
+
+class nn:
+    class Module:
+        def eval(self):
+            return self
+        def __call__(self, batch):
+            return self.forward(batch)
+
+def zeros(*shape):
+    return Tensor(numpy.zeros(shape))
+
+def empty(shape, dtype):
+    return Tensor(numpy.empty(shape, numpy.uint8))
+"""
+"""Just enough for models that fail before they compute anything: importing torch takes most of a test's time."""
+
+
+@pytest.fixture
+def light(found, isolating, tmp_path_factory, monkeypatch):
+    """The isolating rung, with a few lines in place of torch inside."""
+    site = tmp_path_factory.mktemp("light") / "site-packages"
+    for name, text in {
+        "torch/__init__.py": LIGHT_TORCH,
+        "safetensors/__init__.py": "",
+        "safetensors/torch.py": "",
+    }.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+    monkeypatch.syspath_prepend(str(site))
+    return BubblewrapSandbox(found.executable)
+
+
 @pytest.fixture(params=["plain", "isolating"])
 def rung(request):
     """Each rung in turn."""

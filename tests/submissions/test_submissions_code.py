@@ -82,12 +82,14 @@ HONEST = {
     + "    with autocast(enabled=torch.cuda.is_available()):\n        return torch.fft.fft2(x).abs()\n\n\n"
     + load("return nn.Sequential(OrderedDict([('a', norm(3)), ('b', Rearrange('b c -> c b'))]))"),
     "backends and messages": HEAD
-    + "torch.backends.cudnn.benchmark = True\nif __name__ == '__main__':\n    print('{:.2f} {}'.format(1, 2), f'{math.pi:.3f}')\n"
+    + "torch.backends.cudnn.benchmark = True\nif __name__ == '__main__':\n"
+    + "    print('{:.2f} {}'.format(1, 2), f'{math.pi:.3f}')\n"
     + load(
-        "try:\n    assert num_classes > 1, 'classes'\nexcept AssertionError as e:\n    raise ValueError(str(e)) from e\nreturn nn.Identity()"
+        "try:\n    assert num_classes > 1\nexcept AssertionError as e:\n    raise ValueError(str(e)) from e\nreturn 1"
     ),
     "weights by initialisation": HEAD
-    + "class A(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.p = nn.Parameter(torch.zeros(1))\n"
+    + "class A(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    + "        self.p = nn.Parameter(torch.zeros(1))\n"
     + "        nn.init.kaiming_uniform_(self.p[None], a=math.sqrt(5))\n        trunc_normal_(self.p, std=0.02)\n"
     + "        self.register_buffer('mean', torch.tensor([0.5]).view(1, -1, 1, 1))\n        self.d = DropPath(0.1)\n"
     + "    def forward(self, x):\n        return einops.rearrange(x, 'b c h w -> b (c h w)')\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from gas.clock import Clock
 from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, StorageError
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
-from gas.storage.jobs import DurableJobs
+from gas.storage.jobs import DurableJobs, JobInterrupted
 from gas.storage.tables import JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
 from gas.types import TERMINAL_STATES, Modality, SubmissionState
 
@@ -71,7 +72,7 @@ class EvaluationJob:
         signer: The validator's hotkey, for receipts.
         jobs: Where the job runs.
         scratch: Folder for files under way.
-        stopping: Set while the process shuts down: then an interrupted job is left to the next worker.
+        stopping: Set while the process leaves: then an interrupted job is left to the next worker.
         retry_seconds: Pause after a fault of ours; doubled at each further one.
     """
 
@@ -100,8 +101,10 @@ class EvaluationJob:
                 state = self.jobs.step("full", lambda: self._attempts(submission_id, "full"))
         except Exception as error:
             if self.stopping.is_set():
-                raise
-            _LOG.exception("evaluation_broke", submission=submission_id)
+                raise JobInterrupted from error
+            # Formatted here: a renderer that prints local variables might print a secret.
+            trace = "".join(traceback.format_exception(error))
+            _LOG.error("evaluation_broke", submission=submission_id, trace=trace)
             code = error.error_code if isinstance(error, GasError) else "internal"
             return self.fail(submission_id, {"code": code, "message": "The evaluation broke; this is a fault of ours."})
         return state
@@ -130,6 +133,8 @@ class EvaluationJob:
 
     def _attempts(self, submission_id: str, kind: RunKind) -> str:
         while True:
+            if self.stopping.is_set():
+                raise JobInterrupted
             started = self._begin(submission_id, kind)
             if isinstance(started, str):
                 return started
@@ -144,7 +149,8 @@ class EvaluationJob:
                 return self._model_failed(submission_id, kind, started, error)
             except InfrastructureError as error:
                 if self.stopping.is_set():
-                    raise
+                    self._give_back(started)
+                    raise JobInterrupted from error
                 _LOG.warning(
                     "attempt_failed",
                     submission=submission_id,
@@ -277,6 +283,13 @@ class EvaluationJob:
             run = session.get(RunRow, started.task.run_id)
             if run is not None and run.attempts == started.attempt:
                 run.error = error.as_dict()
+
+    def _give_back(self, started: _Started) -> None:
+        """Forget an attempt that only ended because this process leaves."""
+        with self.database.write() as session:
+            run = session.get(RunRow, started.task.run_id)
+            if run is not None and run.attempts == started.attempt:
+                run.attempts -= 1
 
     def _newest(self, session: Session, submission_id: str, started: _Started) -> tuple[SubmissionRow, RunRow | None]:
         """The rows of an attempt; no run when another attempt has begun or the submission has ended meanwhile."""

