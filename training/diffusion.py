@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gas.clock import derive_rng, derive_seed
-from gas.datasets.photos import gather
+from gas.datasets.photos import SPLIT_SEED, gather
 from gas.datasets.registry import builtin_registry
 from gas.datasets.sources.packages import default_material_dir
 from gas.generation.library import category_shown
@@ -59,11 +59,11 @@ class Photo:
     pyramid: tuple[NDArray[np.uint8], ...]
 
 
-def material(folder: Path, split_seed: int) -> list[tuple[Path, Category]]:
+def material(folder: Path) -> list[tuple[Path, Category]]:
     """The photos to learn from, and what each shows."""
     # Photos of Python packages are left out: they would come and go with what is installed.
     fetched = {entry.name for entry in builtin_registry().datasets if entry.source == "npm"}
-    train = gather(folder).split(split_seed)["train"]
+    train = gather(folder).split(SPLIT_SEED)["train"]
     return [(photo.path, category_shown(photo)) for photo in train if photo.package in fetched]
 
 
@@ -287,7 +287,6 @@ def main() -> None:
     parser.add_argument(
         "--material", type=Path, default=default_material_dir(), help="where the photos were fetched to"
     )
-    parser.add_argument("--split-seed", type=int, default=0, help="seed of the split of the photos")
     parser.add_argument("--net", choices=[*DRAWS], action="append", help="train only this one")
     parser.add_argument("--steps", type=int, default=4000, help="steps of the base net; the refiner takes 5/8 of them")
     parser.add_argument("--seed", type=int, default=0)
@@ -298,7 +297,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True)
-    photos = [read(path, category) for path, category in material(options.material, options.split_seed)]
+    photos = [read(path, category) for path, category in material(options.material)]
     # The order of files differs between machines, that of hashes doesn't.
     photos = sorted({p.key: p for p in photos if len(p.pyramid) > 1}.values(), key=lambda p: p.key)
     held_out = [p for p in photos if int(p.key[:8], 16) % HELD_OUT == 0]

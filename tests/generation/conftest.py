@@ -1,7 +1,17 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tests run side by side; two threads that wait for each other on busy cores take many times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

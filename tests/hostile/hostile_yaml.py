@@ -58,6 +58,11 @@ def duplicate_key() -> str:
 
 
 @refused("yaml_value")
+def half_a_character() -> str:
+    return GOOD_CONFIG + '  label: "\\ud800"\n'
+
+
+@refused("yaml_value")
 def merge_key() -> str:
     return GOOD_CONFIG + "<<: {name: other}\n"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox, Tier, probe
+from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox, Tier, plain, probe, runtime
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.25]], dtype=np.float32)
@@ -77,10 +77,14 @@ def light(found, isolating, tmp_path_factory, monkeypatch):
         "torch/__init__.py": LIGHT_TORCH,
         "safetensors/__init__.py": "",
         "safetensors/torch.py": "",
+        "gas/secret.py": "",
     }.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
-    monkeypatch.syspath_prepend(str(site))
+    # Not by sys.path: this process must not import it.
+    folders = (site, *runtime.host_site_folders())
+    for module in (runtime, plain):
+        monkeypatch.setattr(module, "host_site_folders", lambda: folders)
     return BubblewrapSandbox(found.executable)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH108, PTH118, PTH120, PTH123, PTH208, PTH211, BLE001, SIM110
 """A model.py that tries to get out in every way that leaves the machine whole if it should succeed.
 
 Logit i of its answer says how attack i ended: 0 refused, 1 got through, 2 the attack itself is broken.

@@ -1,6 +1,6 @@
 """What every rung must do for honest models."""
 
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,13 +114,13 @@ def test_a_batch_of_another_form_than_agreed_is_refused_without_harm(rung, onnx_
 
 
 def test_a_closed_session_says_so_and_leaves_no_descriptor_behind(rung, onnx_package, batch):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     session = rung.start(onnx_package(), batch_size=3)
     session.close()
     session.close()
     with pytest.raises(SandboxUnavailable, match="closed"):
         session.infer(batch)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_nonsense_from_the_caller_is_not_the_models_fault(rung, onnx_package):

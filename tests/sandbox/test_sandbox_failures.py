@@ -121,7 +121,7 @@ def test_a_model_fails_on_a_batch_when_it(name, light, torch_package, next_model
 
 
 @pytest.mark.parametrize("name", ["crashes", "loops for ever", "takes too much memory"])
-def test_a_model_fails_alike_without_isolation_when_it(name, torch_package, next_model_works):
+def test_a_model_fails_alike_without_isolation_when_it(name, light, torch_package, next_model_works):
     code_line, code, words = BATCHES[name]
     spec = torch_package(MODEL.replace("FORWARD", code_line).replace("LOAD", "pass"))
     assert_fails(PlainSandbox(), spec, code, words)
@@ -154,6 +154,12 @@ def test_a_graph_that_is_no_graph_is_the_authors_fault(rung, onnx_package):
     spec = onnx_package()
     (spec.folder / spec.entry).write_bytes(b"not a graph")
     assert failure(rung, spec).error_code == "load_failed"
+
+
+def test_a_model_does_not_see_this_project_even_where_it_is_installed_among_the_packages(light, torch_package):
+    lines = "site = sys.path[0]; print(site, os.listdir(site), os.listdir(site + '/gas')); os._exit(0)"
+    error = failure(light, torch_package(MODEL.replace("LOAD", lines)))
+    assert re.search(r"/site0 \[.*'gas'.*\] \[\]$", error.hint), error.hint
 
 
 def test_the_author_sees_the_end_of_what_the_model_printed(light, torch_package):

@@ -79,7 +79,9 @@ def test_every_process_of_the_tree_dies_when_the_parent_is_killed(rung, onnx_pac
 
 def test_a_sandbox_killed_from_outside_is_our_fault(isolating, onnx_package, batch):
     with isolating.start(onnx_package(), batch_size=3) as session:
+        tree = descendants(session.pid)
         os.kill(session.pid, signal.SIGKILL)
+        wait_until_gone(tree)
         with pytest.raises(SandboxUnavailable, match="killed from outside"):
             session.infer(batch)
 
@@ -103,14 +105,25 @@ def test_the_probe_names_the_reason_when_bubblewrap_is_missing():
     assert best_sandbox(Tier.PLAIN, found).tier is Tier.PLAIN
 
 
-def test_the_probe_does_not_believe_a_bubblewrap_that_isolates_nothing(tmp_path):
-    # Starts the runner with all of the host around it, like a bubblewrap with a bug.
-    loose = tmp_path / "bwrap"
-    loose.write_text("#!/bin/sh\nexit 1\n")
-    loose.chmod(0o755)
-    found = probe(candidates=lambda: (loose,))
-    assert found.tier is Tier.PLAIN
-    assert "could not set up" in found.reasons[Tier.BUBBLEWRAP]
+def test_the_probe_does_not_believe_a_bubblewrap_that_leaves_a_hole(found, isolating, tmp_path):
+    leaky = tmp_path / "bwrap"
+    leaky.write_text(
+        f'#!/bin/sh\nexec {found.executable} --perms 0755 --dir /etc --ro-bind /etc/passwd /etc/passwd "$@"\n'
+    )
+    leaky.chmod(0o755)
+    leaks = probe(candidates=lambda: (leaky,))
+    assert leaks.tier is Tier.PLAIN
+    assert "does not hold: the host's /etc/passwd can be read." in leaks.reasons[Tier.BUBBLEWRAP]
+
+
+def test_the_probe_tells_what_a_bubblewrap_that_refuses_has_said(isolating, tmp_path):
+    refusing = tmp_path / "bwrap"
+    refusing.write_text("#!/bin/sh\necho No permission to make name spaces >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    refused = probe(candidates=lambda: (refusing,))
+    assert refused.tier is Tier.PLAIN
+    assert "No permission to make name spaces" in refused.reasons[Tier.BUBBLEWRAP]
+    assert "name spaces are on" in refused.advice
 
 
 def test_the_best_sandbox_is_the_one_that_holds(isolating, found):

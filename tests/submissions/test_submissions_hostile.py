@@ -94,3 +94,14 @@ def test_the_thief_is_told_every_line(tmp_path: Path) -> None:
     lines = {(r.file, r.line) for r in report.reasons}
     assert {("model.py", line) for line in (1, 2, 6, 7, 8, 11)} <= lines
     assert any("socket" in r.message for r in report.reasons)
+
+
+@named(hostile_zips)
+def test_reasons_are_fit_for_a_terminal(case: Case, tmp_path: Path) -> None:
+    assert all(str(reason).isprintable() for reason in checked(tmp_path, case()).reasons)
+
+
+def test_a_name_in_the_zip_can_not_command_the_terminal(tmp_path: Path) -> None:
+    report = checked(tmp_path, good_packages.zip_of({"model\x1b[2J.py": "x"}))
+    assert all(str(reason).isprintable() for reason in report.reasons)
+    assert codes(report) == {"unsafe_name"}

@@ -13,7 +13,6 @@ from gas.types import Modality
 from gas.verification.duplicates import DuplicateIndex, Seen
 from gas.verification.pipeline import verify_medium
 
-
 KNOWN_CODES = {
     "too_large",
     "undecodable",

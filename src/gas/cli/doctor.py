@@ -98,10 +98,13 @@ def _packages() -> list[Finding]:
 def _sandbox() -> list[Finding]:
     from gas.cli.doctor_sandbox import sandbox_report
 
-    return [
-        Finding(str(row["what"]), str(row["state"]), str(row["detail"]), str(row.get("remedy") or ""))
-        for row in sandbox_report()
-    ]
+    rungs = sandbox_report()
+    safe = any(rung["ok"] for rung in rungs)
+    findings = []
+    for rung in rungs:
+        state = "ok" if rung["ok"] else "warning" if safe else "missing"
+        findings.append(Finding(f"Sandbox: {rung['name']}", state, str(rung["detail"]), str(rung["hint"] or "")))
+    return findings
 
 
 def _gpu() -> Finding:

@@ -50,6 +50,8 @@ COMMANDS: dict[str, Lazy] = {
             "check": Lazy("gas.cli.check:check", "All static checks of a package, every reason at once."),
             "bench": Lazy("gas.cli.bench:bench", "Benchmark a package on a frozen round, in the sandbox."),
             "push": Lazy("gas.cli.push:push", "Check, upload and commit a package."),
+            "init": Lazy("gas.cli.later:detector_init", "Scaffold a package (to come)."),
+            "train": Lazy("gas.cli.later:detector_train", "Train a scaffold's baseline (to come)."),
         },
         aliases=("d",),
     ),
@@ -59,6 +61,7 @@ COMMANDS: dict[str, Lazy] = {
         commands={
             "serve": Lazy("gas.cli.generator:serve", "Answer validators' prompts over HTTP."),
             "try": Lazy("gas.cli.generator:try_pipeline", "Make one medium from a prompt, without a network."),
+            "start": Lazy("gas.cli.later:generator_start", "Run a generator as a supervised service (to come)."),
         },
         aliases=("gen", "g"),
     ),
@@ -66,8 +69,9 @@ COMMANDS: dict[str, Lazy] = {
         "",
         "Validators: challenge generators, judge media, set weights.",
         commands={
-            "challenge": Lazy("gas.cli.validator:challenge", "Send prompts, take deliveries, verify them."),
+            "media": Lazy("gas.cli.validator:media", "How each generator's challenges ended."),
             "weights": Lazy("gas.cli.validator:weights", "What the weights would be now, and why."),
+            "start": Lazy("gas.cli.later:validator_start", "Run the validator's services (to come)."),
         },
         aliases=("vali", "v"),
     ),

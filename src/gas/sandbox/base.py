@@ -41,7 +41,7 @@ class Limits:
         file_bytes: Largest file it may write.
         open_files: Descriptors.
         tmp_bytes: Size of its private /tmp.
-        load_seconds: Wall clock from start until ready for a batch.
+        load_seconds: Wall clock for loading the model, counted from the moment at which our own part is ready.
         batch_seconds: Wall clock for one batch.
     """
 

@@ -50,10 +50,13 @@ def probe(candidates: Callable[[], tuple[Path, ...]] = find_bubblewrap) -> Probe
     Args:
         candidates: Where to look for bubblewrap.
     """
-    reasons = {Tier.NAMESPACES: "Own name spaces without bubblewrap are not offered."}
+    reasons = {
+        Tier.NAMESPACES: "This version has no rung of its own name spaces without bubblewrap.",
+        Tier.BUBBLEWRAP_CGROUP: "This version sets its limits without control groups.",
+    }
     executables = candidates()
     if not executables:
-        reasons[Tier.BUBBLEWRAP] = reasons[Tier.BUBBLEWRAP_CGROUP] = "There is no bubblewrap on this machine."
+        reasons[Tier.BUBBLEWRAP] = "There is no bubblewrap on this machine."
         return Probe(Tier.PLAIN, reasons, _INSTALL)
     for executable in executables:
         try:
@@ -66,7 +69,6 @@ def probe(candidates: Callable[[], tuple[Path, ...]] = find_bubblewrap) -> Probe
             reasons.pop(Tier.BUBBLEWRAP, None)
             return Probe(Tier.BUBBLEWRAP, reasons, "", executable)
         reasons[Tier.BUBBLEWRAP] = f"It starts but does not hold: {'; '.join(findings)}."
-    reasons[Tier.BUBBLEWRAP_CGROUP] = reasons[Tier.BUBBLEWRAP]
     return Probe(Tier.PLAIN, reasons, _ALLOW)
 
 

@@ -235,7 +235,8 @@ class Session:
             gas.errors.ModelFailed: It did not load.
             gas.errors.SandboxUnavailable: Our own machinery broke.
         """
-        self._answer(self._nonce, wire.READY, 0, self._limits.load_seconds, failing="load_failed")
+        seconds = self._limits.load_seconds
+        self._answer(self._nonce, wire.READY, 0, seconds, time.monotonic() + seconds, failing="load_failed")
 
     def report(self) -> list[str]:
         """Findings of the self-check; only for sessions started with one.
@@ -281,7 +282,8 @@ class Session:
             raise self._failed("The model's process sent data that nobody had asked for.", "protocol")
         self._memory.write(batch)
         nonce = secrets.randbits(64)
-        deadline = time.monotonic() + self._limits.batch_seconds
+        seconds = self._limits.batch_seconds
+        deadline = time.monotonic() + seconds
         try:
             self._tree.send(wire.REQUEST.pack(wire.RUN, samples, nonce), deadline)
         except Late as error:
@@ -289,13 +291,14 @@ class Session:
         except Ended as error:
             raise self._ended("crashed") from error
         size = samples * self._spec.num_classes * 4
-        payload = self._answer(nonce, wire.LOGITS, size, self._limits.batch_seconds, failing="crashed")
+        payload = self._answer(nonce, wire.LOGITS, size, seconds, deadline, failing="crashed")
         logits = np.frombuffer(payload, dtype=np.float32).reshape(samples, self._spec.num_classes)
         return logits.copy()
 
-    def _answer(self, nonce: int, expected: bytes, size: int, seconds: float, *, failing: str) -> bytes:
+    def _answer(
+        self, nonce: int, expected: bytes, size: int, seconds: float, deadline: float, *, failing: str
+    ) -> bytes:
         """Read one frame of the expected kind and size, or turn what came instead into the right error."""
-        deadline = time.monotonic() + seconds
         try:
             kind, announced, echoed = wire.HEADER.unpack(self._tree.receive(wire.HEADER.size, deadline))
             if echoed != nonce:

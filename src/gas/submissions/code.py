@@ -27,6 +27,7 @@ from gas.errors import Reason
 from gas.submissions import allowed
 from gas.submissions.limits import Limits
 from gas.submissions.own_paths import FILE, FOLDER, OwnPaths
+from gas.submissions.text import printable
 
 __all__ = ["check_code"]
 
@@ -85,7 +86,7 @@ def check_code(source: bytes, file: str = "model.py", limits: Limits | None = No
 
 def _reasons(findings: list[Finding], file: str) -> tuple[Reason, ...]:
     unique = sorted(set(findings))
-    reasons = [Reason(code, message, file, line) for line, code, message in unique[:_MAX_REASONS]]
+    reasons = [Reason(code, printable(message), file, line) for line, code, message in unique[:_MAX_REASONS]]
     if len(unique) > _MAX_REASONS:
         reasons.append(Reason("more_reasons", f"{len(unique) - _MAX_REASONS} more findings are not shown.", file))
     return tuple(reasons)

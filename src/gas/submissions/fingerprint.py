@@ -16,6 +16,7 @@ import mmap
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ MIN_ELEMENTS: Final = 256
 MAX_SKETCHES: Final = 512
 _CHUNK: Final = 1 << 20
 _SIGN_SEED: Final = 0x6A5
+_MAX_WEIGHT: Final = 1e12
 _FLOATS: Final = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _ONNX_DTYPES: Final = {
     1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 12: "U32",
@@ -207,41 +209,50 @@ def _sketch(data: memoryview, dtype: str) -> TensorSketch | None:
     count = len(data) // width if width else 0
     if count < MIN_ELEMENTS:
         return None
-    # The raw stream of PCG64 is fixed for good, other than what numpy draws from it.
-    bits = np.random.PCG64(_SIGN_SEED)
     sums, ones = np.zeros(SKETCH_SIZE), np.zeros(SKETCH_SIZE)
-    total = squares = 0.0
-    for start in range(0, count, _CHUNK):
+    total, low, high = 0.0, np.inf, -np.inf
+    for index, start in enumerate(range(0, count, _CHUNK)):
         values = _floats(data[start * width : min(start + _CHUNK, count) * width], dtype)
-        raw = bits.random_raw(-(-len(values) // 64)).astype("<u8").view(np.uint8)
-        signs = np.unpackbits(raw, bitorder="little")[: len(values)].astype(np.float64) * 2.0 - 1.0
-        sums += _fold(signs * values)
-        ones += _fold(signs)
-        total += float(values.sum())
-        squares += float(values @ values)
-    mean = total / count
-    if squares / count - mean * mean <= 1e-12 * max(squares / count, 1e-300):
-        return None
-    vector = sums - mean * ones
+        signs = _signs()[: len(values)]
+        # Every chunk turns the buckets by one, so that equal signs at equal places of two chunks do not add up.
+        sums += np.roll(_fold(signs * values), index)
+        ones += np.roll(_fold(signs), index)
+        total += float(values.sum(dtype=np.float64))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    vector = sums - total / count * ones
     peak = float(np.abs(vector).max())
-    if not np.isfinite(peak) or peak == 0.0:
+    if low == high or peak == 0.0:
         return None
     return TensorSketch(count, tuple(int(v) for v in np.rint(vector * (127.0 / peak))))
 
 
-def _fold(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    padded = np.zeros(-(-len(values) // SKETCH_SIZE) * SKETCH_SIZE)
-    padded[: len(values)] = values
-    return np.asarray(padded.reshape(-1, SKETCH_SIZE).sum(axis=0))
+@cache
+def _signs() -> NDArray[np.float32]:
+    """One fixed sign for each place of a chunk: +1 or -1."""
+    # The raw stream of PCG64 is fixed for good, other than what numpy draws from it.
+    raw = np.random.PCG64(_SIGN_SEED).random_raw(_CHUNK // 64).astype("<u8").view(np.uint8)
+    signs = np.unpackbits(raw, bitorder="little").astype(np.float32) * 2 - 1
+    signs.setflags(write=False)
+    return signs
 
 
-def _floats(data: memoryview, dtype: str) -> NDArray[np.float64]:
+def _fold(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    if rest := -len(values) % SKETCH_SIZE:
+        values = np.pad(values, (0, rest))
+    return np.asarray(values.reshape(-1, SKETCH_SIZE).sum(axis=0, dtype=np.float64))
+
+
+def _floats(data: memoryview, dtype: str) -> NDArray[np.float32]:
     if dtype == "BF16":
-        values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif dtype == "F64":
+        values = np.clip(np.frombuffer(data, "<f8"), -_MAX_WEIGHT, _MAX_WEIGHT).astype(np.float32)
     else:
-        values = np.frombuffer(data, _FLOATS[dtype]).astype(np.float64)
-    # Values beyond any real weight would drown the others, and their squares would overflow.
-    return np.clip(np.nan_to_num(values), -1e30, 1e30)
+        values = np.frombuffer(data, _FLOATS[dtype]).astype(np.float32, copy=False)
+    if not np.abs(values).max() <= _MAX_WEIGHT:
+        # Values beyond any real weight, and those that are no numbers, would drown the others.
+        values = np.clip(np.nan_to_num(values), -_MAX_WEIGHT, _MAX_WEIGHT)
+    return values
 
 
 def _unit(sketches: list[TensorSketch]) -> NDArray[np.float64]:

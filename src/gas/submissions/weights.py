@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 
 from gas.errors import InfrastructureError, Reason
 from gas.submissions.limits import Limits
+from gas.submissions.text import printable
 
 __all__ = ["ITEM_SIZES", "Tensor", "WeightsHeader", "check_weights", "read_header"]
 
@@ -99,7 +100,11 @@ def check_weights(path: Path, limits: Limits | None = None) -> tuple[Reason, ...
         with safe_open(path, framework="numpy") as file:
             names = set(file.keys())
     except SafetensorError as error:
-        return (Reason("safetensors_header", f"The safetensors library refuses the file: {error}.", path.name),)
+        return (
+            Reason(
+                "safetensors_header", f"The safetensors library refuses the file: {printable(str(error))}.", path.name
+            ),
+        )
     except OSError as error:
         raise InfrastructureError(f"The weights {path.name} can't be read: {error.strerror}.") from error
     if names != {tensor.name for tensor in header.tensors}:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from gas.errors import Reason
+from gas.submissions.text import printable
 
 __all__ = ["Node", "YamlRefused", "parse_yaml"]
 
@@ -54,7 +55,7 @@ class YamlRefused(Exception):
 
     def __init__(self, code: str, message: str, line: int | None, file: str) -> None:
         super().__init__(message)
-        self.reason = Reason(code, message, file, line)
+        self.reason = Reason(code, printable(message), file, line)
 
 
 def parse_yaml(data: bytes, file: str, *, max_bytes: int) -> Node:
@@ -144,6 +145,8 @@ class _Reader:
 
     def scalar(self, event: yaml.ScalarEvent, line: int) -> object:
         text: str = event.value
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise self.fail("yaml_value", "This text holds half a character.", line)
         tag = self.resolver.resolve(yaml.ScalarNode, text, event.implicit)
         if tag in _TEXT_TAGS:
             return text

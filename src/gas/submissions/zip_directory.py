@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from gas.errors import Reason
 from gas.submissions.limits import Limits
+from gas.submissions.text import printable
 
 __all__ = ["BrokenZip", "Directory", "RawEntry", "read_directory"]
 
@@ -142,7 +143,8 @@ def _central_entry(file: BinaryIO, directory: bytes, at: int, cd_start: int) -> 
         raise BrokenZip("zip_broken", "The zip's directory is damaged.")
     raw_name = directory[at + _CENTRAL.size :][:n_name]
     extra = directory[at + _CENTRAL.size + n_name :][:n_extra]
-    name = raw_name.decode("ascii", "backslashreplace")
+    # Escapes hold a backslash, so that no escaped name passes for a good one.
+    name = printable(raw_name.decode("ascii", "backslashreplace"))
     size, packed, offset = _zip64_sizes(extra, size, packed, offset, name)
     if offset + _LOCAL.size > cd_start:
         raise BrokenZip("zip_broken", "The entry lies outside of the zip.", name)

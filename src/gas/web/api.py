@@ -287,19 +287,19 @@ def _worker_since(session: Session, since: float) -> object:
 
 
 def _states(session: Session) -> dict[str, int]:
-    rows = session.execute(select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)).tuples()
+    rows = session.execute(select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)).tuples().all()
     return dict(rows)
 
 
 def _count_requests(app: FastAPI, registry: CollectorRegistry) -> None:
     from prometheus_client import Counter
 
-    counter = Counter("gas_http_requests", "Requests by route and status.", ["route", "status"], registry=registry)
+    counter = Counter("gas_http_requests", "Requests by endpoint and status.", ["endpoint", "status"], registry=registry)
 
     @app.middleware("http")
     async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        route = request.scope.get("route")
-        # The route's pattern, never the path: a stranger must not be able to make labels.
-        counter.labels(getattr(route, "path", "none"), str(response.status_code)).inc()
+        # The handler's name, never the path: a stranger must not be able to make labels.
+        endpoint = request.scope.get("endpoint")
+        counter.labels(getattr(endpoint, "__name__", "none"), str(response.status_code)).inc()
         return response

@@ -107,13 +107,17 @@ def receipt_view(session: Session, run_id: str, reader: str | None) -> Mapping[s
 
 def generators_view(session: Session) -> list[dict[str, Any]]:
     """Verified and refused media of each generator, and how many closed runs they fooled."""
-    verified = dict(session.execute(select(MediumRow.generator, func.count()).group_by(MediumRow.generator)).tuples())
+    verified = dict(
+        session.execute(select(MediumRow.generator, func.count()).group_by(MediumRow.generator)).tuples().all()
+    )
     refused = dict(
         session.execute(
             select(ChallengeRow.miner, func.count())
             .where(ChallengeRow.state.in_(("refused", "failed", "expired")))
             .group_by(ChallengeRow.miner)
-        ).tuples()
+        )
+        .tuples()
+        .all()
     )
     judged = {
         generator: (int(fooled or 0), int(count))
@@ -140,7 +144,7 @@ def generators_view(session: Session) -> list[dict[str, Any]]:
 
 def stats_view(session: Session) -> dict[str, Any]:
     """How much there is of everything."""
-    states = session.execute(select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)).tuples()
+    states = session.execute(select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)).tuples().all()
     return {
         "submissions": dict(states),
         "rounds": session.scalar(select(func.count()).select_from(RoundRow)) or 0,

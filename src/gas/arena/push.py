@@ -1,0 +1,162 @@
+"""An author's side of a push: check, upload, commit, look that the commitment is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gas.arena.submissions import file_sha256
+from gas.chain.base import Chain
+from gas.errors import ChainError, PackageRejected, Reason, RequestRefused
+from gas.protocol.client import PeerUnreachable, SignedClient
+from gas.protocol.messages import CommitmentPayload, SubmissionReceipt
+from gas.submissions.check import check
+from gas.submissions.limits import Limits
+from gas.types import Modality, SubmissionState, Vertical
+
+__all__ = ["Pushed", "push", "submission_status"]
+
+_UPLOAD_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A package that is handed in and committed.
+
+    Attributes:
+        receipt: The arena's answer.
+        created: False when the arena had this content of this hotkey already.
+        block: Block of the commitment.
+    """
+
+    receipt: SubmissionReceipt
+    created: bool
+    block: int
+
+
+async def push(
+    package: Path,
+    modality: Modality,
+    vertical: Vertical,
+    *,
+    url: str,
+    arena_hotkey: str,
+    hotkey: str,
+    netuid: int,
+    client: SignedClient,
+    chain: Chain,
+    limits: Limits | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> Pushed:
+    """Push one package; safe to be repeated after any interruption.
+
+    Args:
+        package: The zip.
+        modality: What it detects.
+        vertical: In which specialisation it competes.
+        url: The arena's address, without ``/api/v1``.
+        arena_hotkey: The arena's hotkey, for which requests are signed.
+        hotkey: The author's hotkey: the one that ``client`` and ``chain`` sign with.
+        netuid: The subnet.
+        client: Sends signed requests.
+        chain: Takes the commitment.
+        limits: What the local check allows.
+        on_step: Told what is being done.
+
+    Raises:
+        gas.errors.PackageRejected: The local check or the arena found reasons.
+        gas.errors.RequestRefused: The arena refuses (no slot, too large ...).
+        gas.errors.ChainError: The commitment did not go through or is not there afterwards.
+        gas.protocol.client.PeerUnreachable: The arena does not answer.
+    """
+    say = on_step or (lambda _step: None)
+    say("checking the package")
+    (await asyncio.to_thread(check, package, limits, modality=modality)).require()
+    say("uploading")
+    receipt, created = await _upload(package, modality, vertical, url, arena_hotkey, client)
+    say("committing")
+    payload = CommitmentPayload.of(receipt.key, receipt.sha256)
+    block = await _committed_block(chain, netuid, hotkey, payload)
+    if block is None:
+        await chain.set_commitment(netuid, payload.encode())
+        block = await _committed_block(chain, netuid, hotkey, payload)
+    if block is None:
+        raise ChainError("The chain took the commitment but does not show it.", hint="Push again in a few blocks.")
+    return Pushed(receipt, created, block)
+
+
+async def submission_status(client: SignedClient, url: str, arena_hotkey: str, model_id: str) -> dict[str, object]:
+    """What the arena says about one of the caller's submissions.
+
+    Raises:
+        gas.errors.RequestRefused: There is no such submission of this hotkey.
+        gas.protocol.client.PeerUnreachable: The arena does not answer, or with nonsense.
+    """
+    answer = await client.get(f"{url}/api/v1/submissions/{model_id}", signed_for=arena_hotkey, attempts=3)
+    found = answer.json()
+    if not isinstance(found, dict):
+        raise PeerUnreachable("The arena's answer is no object.", code="bad_answer")
+    return found
+
+
+async def _upload(
+    package: Path, modality: Modality, vertical: Vertical, url: str, arena_hotkey: str, client: SignedClient
+) -> tuple[SubmissionReceipt, bool]:
+    data = await asyncio.to_thread(package.read_bytes)
+    try:
+        answer = await client.post_multipart(
+            f"{url}/api/v1/submissions",
+            {"modality": modality.value, "vertical": vertical.value},
+            {"zip": (package.name, data, "application/zip")},
+            signed_for=arena_hotkey,
+            # The same content twice is one submission, so that a lost answer may be asked for again.
+            attempts=_UPLOAD_ATTEMPTS,
+        )
+    except RequestRefused as refused:
+        if refused.error_code not in ("content_known", "package_rejected"):
+            raise
+        return await _known(package, url, arena_hotkey, client, refused), False
+    try:
+        return SubmissionReceipt.model_validate_json(answer.body), True
+    except ValidationError as error:
+        raise PeerUnreachable("The arena's answer is no receipt.", code="bad_answer") from error
+
+
+async def _known(
+    package: Path, url: str, arena_hotkey: str, client: SignedClient, refused: RequestRefused
+) -> SubmissionReceipt:
+    """The receipt of what the arena has already; raises the reasons when that was rejected."""
+    sha256 = await asyncio.to_thread(file_sha256, package)
+    mine = (await client.get(f"{url}/api/v1/submissions", signed_for=arena_hotkey, attempts=3)).json()
+    found = next(
+        (s for s in mine if isinstance(s, dict) and s.get("sha256") == sha256) if isinstance(mine, list) else iter(()),
+        None,
+    )
+    if found is None:
+        raise refused
+    if found.get("state") == SubmissionState.REJECTED:
+        reasons = tuple(_reason(item) for item in found.get("reasons", ()) if isinstance(item, dict))
+        raise PackageRejected(reasons or (Reason(refused.error_code, refused.message),))
+    try:
+        return SubmissionReceipt.model_validate({"slot": 0, "slots": 1, **found})
+    except ValidationError as error:
+        raise PeerUnreachable("The arena's answer is no submission.", code="bad_answer") from error
+
+
+def _reason(item: dict[str, object]) -> Reason:
+    file, line = item.get("file"), item.get("line")
+    return Reason(
+        str(item.get("code", "unknown")),
+        str(item.get("message", "")),
+        file if isinstance(file, str) else None,
+        line if isinstance(line, int) else None,
+    )
+
+
+async def _committed_block(chain: Chain, netuid: int, hotkey: str, payload: CommitmentPayload) -> int | None:
+    found = await chain.get_commitment(netuid, hotkey)
+    return found.block if found is not None and CommitmentPayload.decode(found.data) == payload else None

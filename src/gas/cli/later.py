@@ -1,0 +1,39 @@
+"""Commands whose work is still to come: each says what it needs and what serves until then."""
+
+from __future__ import annotations
+
+from gas.errors import ConfigurationError
+
+__all__ = ["detector_init", "detector_train", "generator_start", "validator_start"]
+
+
+def _later(what: str, needs: str, until_then: str) -> None:
+    raise ConfigurationError(f"{what} is not there yet: it needs {needs}.", code="not_yet", hint=until_then)
+
+
+def detector_init() -> None:
+    """Scaffold a detector package (to come)."""
+    _later(
+        "Scaffolding",
+        "templates for each modality and format",
+        "Until then copy a folder of src/gas/cli/demo/packages, and see docs/detector-author.md.",
+    )
+
+
+def detector_train() -> None:
+    """Train a scaffold's baseline (to come)."""
+    _later("Training", "the scaffolds", "Until then see training/detectors.py, which trains the demo's detectors.")
+
+
+def generator_start() -> None:
+    """Run a generator as a supervised service (to come)."""
+    _later("Supervision", "service files and .env.gen_miner", "Until then gascli g serve runs in the foreground.")
+
+
+def validator_start() -> None:
+    """Run the validator's services (to come)."""
+    _later(
+        "The running validator",
+        "the loops that challenge, publish and set weights by the clock",
+        "Until then gascli demo plays each of their steps once.",
+    )

@@ -1,0 +1,120 @@
+"""``gascli d push``: check, upload, commit; an interrupted push is finished by the same command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gas.types import Modality, Vertical
+
+__all__ = ["push"]
+
+_MODEL = "Package (zip or folder) of {} detector."
+
+
+def push(
+    image_model: Annotated[Path | None, typer.Option(help=_MODEL.format("an image"))] = None,
+    video_model: Annotated[Path | None, typer.Option(help=_MODEL.format("a video"))] = None,
+    audio_model: Annotated[Path | None, typer.Option(help=_MODEL.format("an audio"))] = None,
+    wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey pushes.")] = "default",
+    wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
+    home: Annotated[Path, typer.Option(help="Home with the ledger and the wallets.")] = Path(".gas"),
+    netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    api_url: Annotated[str, typer.Option(help="The arena's address.")] = "http://127.0.0.1:8100",
+    arena_hotkey: Annotated[str, typer.Option(help="The arena's hotkey; default: the validator's of the home.")] = "",
+    vertical: Annotated[Vertical, typer.Option(help="Specialisation.")] = Vertical.GENERAL,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check, upload and commit one package a modality.
+
+    Exit status 0 when every package is handed in and committed, 1 when one is refused.
+    """
+    from gas.errors import ConfigurationError
+
+    wanted = {Modality.IMAGE: image_model, Modality.VIDEO: video_model, Modality.AUDIO: audio_model}
+    packages = {modality: path for modality, path in wanted.items() if path is not None}
+    if not packages:
+        raise ConfigurationError("There is nothing to push.", hint="Name a package, e.g. --image-model detector.zip.")
+    for path in packages.values():
+        if not path.exists():
+            raise ConfigurationError(f"There is no {path}.")
+    results = asyncio.run(
+        _push(packages, wallet_name, wallet_hotkey, home, netuid, api_url, arena_hotkey, vertical, quiet=json_output)
+    )
+    if json_output:
+        print(json.dumps({"pushed": results}))
+
+
+async def _push(
+    packages: dict[Modality, Path],
+    wallet: str,
+    hotkey: str,
+    home: Path,
+    netuid: int,
+    url: str,
+    arena_hotkey: str,
+    vertical: Vertical,
+    *,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    import tempfile
+
+    import httpx
+
+    from gas.arena.push import push as push_package
+    from gas.chain.keys import load_hotkey
+    from gas.chain.local.chain import LocalChain
+    from gas.clock import RandomIds, SystemClock
+    from gas.config import HomeSettings
+    from gas.protocol.client import SignedClient
+    from gas.submissions.pack import pack
+
+    settings, clock = HomeSettings(home=home), SystemClock()
+    signer = load_hotkey(settings.wallets_path, wallet, hotkey)
+    arena = arena_hotkey or load_hotkey(settings.wallets_path, "validator").ss58_address
+    chain = LocalChain(settings.ledger_path, signer, clock)
+    results = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="gas-push-") as scratch:
+            async with httpx.AsyncClient(timeout=600) as http:
+                client = SignedClient(signer, http, clock, RandomIds())
+                for modality, path in packages.items():
+                    file = path
+                    if path.is_dir():
+                        file = Path(scratch) / f"{modality}.zip"
+                        pack(path, file)
+
+                    def say(step: str, modality: Modality = modality) -> None:
+                        if not quiet:
+                            print(f"{modality}: {step}")
+
+                    pushed = await push_package(
+                        file,
+                        modality,
+                        vertical,
+                        url=url.rstrip("/"),
+                        arena_hotkey=arena,
+                        hotkey=signer.ss58_address,
+                        netuid=netuid,
+                        client=client,
+                        chain=chain,
+                        on_step=say,
+                    )
+                    say(f"committed in block {pushed.block}; the model's id is {pushed.receipt.model_id}")
+                    results.append(
+                        {
+                            "modality": modality.value,
+                            "model_id": pushed.receipt.model_id,
+                            "key": pushed.receipt.key,
+                            "sha256": pushed.receipt.sha256,
+                            "created": pushed.created,
+                            "block": pushed.block,
+                        }
+                    )
+    finally:
+        await chain.close()
+    return results

@@ -1,0 +1,140 @@
+"""``gascli validator``: what a home's validator knows of its generators, and the weights that follow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gas.storage.database import Database
+
+__all__ = ["media", "weights"]
+
+Home = Annotated[Path, typer.Option(help="The home.")]
+Wallet = Annotated[str, typer.Option(help="The validator's wallet.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def media(home: Home = Path(".gas"), wallet_name: Wallet = "validator", json_output: Json = False) -> None:
+    """How each generator's challenges ended, and why media were refused."""
+    from gas.clock import SystemClock
+    from gas.storage.tables import ChallengeRow
+    from gas.validator.tasks import Challenges
+
+    database, validator = _open(home, wallet_name)
+    try:
+        challenges = Challenges(database, validator, SystemClock())
+        with database.read() as session:
+            miners = sorted({m for (m,) in session.query(ChallengeRow.miner).filter_by(validator=validator)})
+        rows = []
+        for miner in miners:
+            counts = challenges.counts(miner)
+            rows.append({"miner": miner, **asdict(counts), "pass_rate": counts.pass_rate})
+    finally:
+        database.close()
+    if json_output:
+        print(json.dumps({"generators": rows}))
+        return
+    for row in rows:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items()))
+        reasons = ", ".join(f"{count} x {code}" for code, count in sorted(row["reasons"].items()))
+        print(f"{row['miner']}  pass rate {row['pass_rate']:.1%}  {states}" + (f"  ({reasons})" if reasons else ""))
+    if not rows:
+        print("No generator has been challenged yet.")
+
+
+def weights(
+    home: Home = Path(".gas"),
+    wallet_name: Wallet = "validator",
+    netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    profile: Annotated[str, typer.Option(help="Emission profile: gas, live, serving or full.")] = "gas",
+    json_output: Json = False,
+) -> None:
+    """What the weights would be now, and why; nothing is set on the chain."""
+    plan = _plan(home, wallet_name, netuid, profile)
+    if json_output:
+        print(json.dumps(plan))
+        return
+    for uid, sentences in sorted(plan["reasons"].items(), key=lambda item: int(item[0])):
+        print(f"uid {uid:>3}  {plan['weights'].get(uid, 0.0):7.2%}  {' '.join(sentences)}")
+
+
+def _open(home: Path, wallet: str) -> tuple[Database, str]:
+    from gas.chain.keys import load_hotkey
+    from gas.config import HomeSettings
+    from gas.errors import ConfigurationError
+    from gas.storage.database import open_database
+
+    settings = HomeSettings(home=home)
+    if not settings.ledger_path.exists():
+        raise ConfigurationError(f"{home} is no home of a validator.", hint="gascli demo makes one; or name --home.")
+    validator = load_hotkey(settings.wallets_path, wallet).ss58_address
+    return open_database(settings.resolved_database_url), validator
+
+
+def _plan(home: Path, wallet: str, netuid: int, profile_name: str) -> dict[str, Any]:
+    import asyncio
+
+    from sqlalchemy import select
+
+    from gas.arena.rounds import standings
+    from gas.chain.keys import load_hotkey
+    from gas.chain.local.chain import LocalChain
+    from gas.clock import SystemClock
+    from gas.config import HomeSettings
+    from gas.errors import ConfigurationError
+    from gas.scoring.generators import default_prices
+    from gas.scoring.weights import EMISSION_PROFILES
+    from gas.storage.tables import RoundRow
+    from gas.types import Modality
+    from gas.validator.scores import DetectorStanding, generator_standings, plan_weights
+
+    profile = EMISSION_PROFILES.get(profile_name)
+    if profile is None:
+        raise ConfigurationError(
+            f"There is no emission profile {profile_name!r}.", hint=f"Known: {', '.join(EMISSION_PROFILES)}."
+        )
+    database, validator = _open(home, wallet)
+    settings, clock = HomeSettings(home=home), SystemClock()
+    chain = LocalChain(settings.ledger_path, load_hotkey(settings.wallets_path, wallet), clock)
+    try:
+        graph = asyncio.run(chain.metagraph(netuid))
+        uids: dict[str, int] = {neuron.hotkey: neuron.uid for neuron in graph.neurons}
+        detectors: list[DetectorStanding] = []
+        with database.read() as session:
+            for modality in Modality:
+                newest = session.scalar(
+                    select(RoundRow.id)
+                    .where(RoundRow.modality == modality.value, RoundRow.state == "closed")
+                    .order_by(RoundRow.closed_at.desc())
+                    .limit(1)
+                )
+                if newest is None:
+                    continue
+                detectors += [
+                    DetectorStanding(uids[s.hotkey], s.name, modality, s.score, s.committed_block)
+                    for s in standings(session, newest)
+                    if s.duplicate_of is None and s.hotkey in uids
+                ]
+        generators = generator_standings(
+            database,
+            validator,
+            list(uids),
+            now=clock.time(),
+            shares={Modality.IMAGE: 1.0},
+            prices=default_prices(),
+        )
+        rewards = {uids[g.hotkey]: g.reward.reward for g in generators if g.verified or g.refused}
+        plan = plan_weights(detectors, rewards, profile, graph.owner_uid)
+    finally:
+        chain.ledger.close()
+        database.close()
+    return {
+        "profile": profile.name,
+        "weights": {str(uid): weight for uid, weight in plan.weights.items()},
+        "reasons": {str(uid): sentences for uid, sentences in plan.reasons.items()},
+    }

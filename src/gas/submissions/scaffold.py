@@ -1,0 +1,210 @@
+"""Start a new detector: a folder that passes the checks, with a tiny untrained network to be replaced."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.errors import ConfigurationError
+from gas.types import Modality
+
+__all__ = ["FORMATS", "create"]
+
+FORMATS: Final = ("safetensors", "onnx")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_WIDTH: Final = 8
+
+_PREPROCESSING: Final = {
+    Modality.IMAGE: "  resize: [224, 224]          # height and width of what the model sees",
+    Modality.VIDEO: "  resize: [224, 224]          # height and width of each frame\n  num_frames: 16",
+    Modality.AUDIO: "  sample_rate: 16000\n  duration_seconds: 6.0",
+}
+
+_CONFIG: Final = """\
+name: {name}
+version: "0.1.0"
+modality: {modality}
+dtype: float32
+preprocessing:
+{preprocessing}
+model:
+  num_classes: 2              # logits of real and of fake
+  weights_file: model.safetensors
+"""
+
+_CODE: Final = '''\
+"""A tiny {modality} detector to start from: untrained, so it only guesses.
+
+Input: {input}.
+Output: logits [B, num_classes]; the first is real, the second fake.
+"""
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+
+class Detector(nn.Module):
+    """Two convolutions, a mean and one linear layer."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv{dims}d({channels}, {width}, 3, stride={stride}, padding=1)
+        self.second = nn.Conv{dims}d({width}, {width}, 3, stride={stride}, padding=1)
+        self.head = nn.Linear({width}, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        {prepare}
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        x = x.mean(dim={axes})
+        {combine}return self.head(x)
+
+
+def load_model(weights_path: str, num_classes: int = 2, **model_params) -> nn.Module:
+    """Build the network and fill it; called once, inside of the sandbox."""
+    model = Detector(num_classes)
+    model.load_state_dict(load_file(weights_path))
+    return model.eval()
+'''
+
+_FILL: Final[dict[Modality, dict[str, object]]] = {
+    Modality.IMAGE: {
+        "input": "uint8 [B, 3, H, W], RGB, 0 to 255",
+        "dims": 2,
+        "channels": 3,
+        "stride": 2,
+        "prepare": "x = x.float() / 127.5 - 1.0",
+        "axes": "(2, 3)",
+        "combine": "",
+    },
+    Modality.VIDEO: {
+        "input": "uint8 [B, T, 3, H, W], RGB, 0 to 255",
+        "dims": 2,
+        "channels": 3,
+        "stride": 2,
+        "prepare": "batch, frames = x.shape[:2]\n        x = x.flatten(0, 1).float() / 127.5 - 1.0",
+        "axes": "(2, 3)",
+        "combine": "x = x.view(batch, frames, -1).mean(dim=1)\n        ",
+    },
+    Modality.AUDIO: {
+        "input": "float32 [B, samples], -1 to 1, mono",
+        "dims": 1,
+        "channels": 1,
+        "stride": 4,
+        "prepare": "x = x.unsqueeze(1)",
+        "axes": "2",
+        "combine": "",
+    },
+}
+
+
+def create(folder: Path, name: str, modality: Modality, format: str = "safetensors", seed: int = 0) -> tuple[Path, ...]:
+    """Write a new package's files.
+
+    Args:
+        folder: Where to; made when it isn't there, and must be empty.
+        name: The model's name: letters, digits, ``_`` and ``-``.
+        modality: What it shall look at.
+        format: ``"safetensors"`` or ``"onnx"``.
+        seed: Seed of the untrained weights.
+
+    Returns:
+        The files, in the order of their names.
+
+    Raises:
+        gas.errors.ConfigurationError: The name or the format isn't possible, or the folder is not empty.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError("A model's name is made of 1 to 100 letters, digits, '_' or '-'.")
+    if format not in FORMATS:
+        raise ConfigurationError(f"The format must be {' or '.join(FORMATS)}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigurationError(f"The folder {folder.name} is not empty.", hint="Choose a new one.")
+        files = _onnx(name, modality, seed) if format == "onnx" else _safetensors(name, modality, seed)
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError(f"The folder {folder.name} can't be written: {error.strerror}.") from error
+    return tuple(folder / file for file in sorted(files))
+
+
+def _safetensors(name: str, modality: Modality, seed: int) -> dict[str, bytes]:
+    from safetensors.numpy import save
+
+    config = _CONFIG.format(name=name, modality=modality, preprocessing=_PREPROCESSING[modality])
+    code = _CODE.format(modality=modality, width=_WIDTH, **_FILL[modality])
+    return {
+        "model_config.yaml": config.encode(),
+        "model.py": code.encode(),
+        "model.safetensors": save(_weights(modality, seed)),
+    }
+
+
+def _weights(modality: Modality, seed: int) -> dict[str, NDArray[np.float32]]:
+    kernel = (3,) if modality is Modality.AUDIO else (3, 3)
+    channels = 1 if modality is Modality.AUDIO else 3
+    shapes: dict[str, tuple[int, ...]] = {
+        "first.weight": (_WIDTH, channels, *kernel),
+        "first.bias": (_WIDTH,),
+        "second.weight": (_WIDTH, _WIDTH, *kernel),
+        "second.bias": (_WIDTH,),
+        "head.weight": (2, _WIDTH),
+        "head.bias": (2,),
+    }
+    rng = np.random.default_rng(seed)
+    return {name: (rng.normal(size=shape) * 0.1).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _onnx(name: str, modality: Modality, seed: int) -> dict[str, bytes]:
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    weights = _weights(modality, seed)
+    audio, video = modality is Modality.AUDIO, modality is Modality.VIDEO
+    pads, strides = ([1, 1], [4]) if audio else ([1, 1, 1, 1], [2, 2])
+    shape: list[object] = {
+        Modality.IMAGE: ["batch", 3, 224, 224],
+        Modality.VIDEO: ["batch", 16, 3, 224, 224],
+        Modality.AUDIO: ["batch", 96_000],
+    }[modality]
+    tensors = {
+        **weights,
+        "head.weight": np.ascontiguousarray(weights["head.weight"].T),
+        "scale": np.array(127.5, np.float32),
+        "one": np.array(1.0, np.float32),
+        "inner": np.array([-1, 1, 96_000] if audio else [-1, 3, 224, 224], np.int64),
+        "outer": np.array([-1, 16, _WIDTH] if video else [-1, 1, _WIDTH], np.int64),
+    }
+    steps = [
+        ("Cast", ["media"], "numbers", {"to": TensorProto.FLOAT}),
+        ("Div", ["numbers", "scale"], "scaled", {}),
+        ("Sub", ["scaled", "one"], "centred", {}),
+        ("Reshape", ["numbers" if audio else "centred", "inner"], "maps", {}),
+        ("Conv", ["maps", "first.weight", "first.bias"], "c1", {"pads": pads, "strides": strides}),
+        ("Relu", ["c1"], "r1", {}),
+        ("Conv", ["r1", "second.weight", "second.bias"], "c2", {"pads": pads, "strides": strides}),
+        ("Relu", ["c2"], "r2", {}),
+        ("ReduceMean", ["r2"], "pooled", {"axes": [2] if audio else [2, 3], "keepdims": 0}),
+        ("Reshape", ["pooled", "outer"], "parts", {}),
+        ("ReduceMean", ["parts"], "features", {"axes": [1], "keepdims": 0}),
+        ("Gemm", ["features", "head.weight", "head.bias"], "logits", {}),
+    ]
+    if audio:
+        steps = [step for step in steps if step[2] not in ("scaled", "centred")]
+    graph = helper.make_graph(
+        [helper.make_node(operator, inputs, [output], **options) for operator, inputs, output, options in steps],
+        name,
+        [helper.make_tensor_value_info("media", TensorProto.FLOAT if audio else TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(value, key) for key, value in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, model_version=1)
+    checker.check_model(model)
+    return {f"{name}.onnx": bytes(model.SerializeToString())}
