@@ -294,7 +294,8 @@ def _states(session: Session) -> dict[str, int]:
 def _count_requests(app: FastAPI, registry: CollectorRegistry) -> None:
     from prometheus_client import Counter
 
-    counter = Counter("gas_http_requests", "Requests by endpoint and status.", ["endpoint", "status"], registry=registry)
+    labels = ["endpoint", "status"]
+    counter = Counter("gas_http_requests", "Requests by endpoint and status.", labels, registry=registry)
 
     @app.middleware("http")
     async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
