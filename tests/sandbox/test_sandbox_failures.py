@@ -128,13 +128,15 @@ def test_a_model_fails_alike_without_isolation_when_it(name, light, torch_packag
     next_model_works(PlainSandbox())
 
 
-def test_a_model_that_sleeps_for_ever_while_loading_is_stopped(rung, torch_package, next_model_works):
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_model_that_sleeps_for_ever_while_loading_is_stopped(isolated, light, torch_package, next_model_works):
+    sandbox = light if isolated else PlainSandbox()
     spec = torch_package(MODEL.replace("LOAD", "time.sleep(1000)"))
     begun = time.monotonic()
-    error = failure(rung, spec, replace(LIMITS, load_seconds=0.5))
+    error = failure(sandbox, spec, replace(LIMITS, load_seconds=0.5))
     assert error.error_code == "timeout"
     assert time.monotonic() - begun < 60
-    next_model_works(rung)
+    next_model_works(sandbox)
 
 
 @pytest.mark.parametrize(

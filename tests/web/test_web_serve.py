@@ -194,6 +194,7 @@ def test_a_round_of_submissions_is_played_through_kills_and_restarts(home: Home,
         wait_for(lambda: state() not in ("uploaded", "scanning"))
         arena.send_signal(signal.SIGKILL)
         arena.wait()
+        (home.path / "arena" / "incoming" / "half.body").write_bytes(b"left by the killed service")
         arena = home.serve()
         url = home.url(arena)
         wait_for(lambda: state() in ("scored", "failed", "exam_failed", "blocked"))
@@ -223,7 +224,7 @@ def test_a_round_of_submissions_is_played_through_kills_and_restarts(home: Home,
     finally:
         arena.kill()
         arena.wait()
-    assert list((home.path / "arena").rglob("*.zip")) == []
+    assert [p for p in (home.path / "arena").rglob("*") if p.is_file() and p.suffix in (".zip", ".body")] == []
 
 
 def test_a_hostile_package_is_refused_with_its_lines_before_and_after_the_upload(home: Home, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def standings(session: Session, round_id: str) -> list[Standing]:
     for run, row in found:
         owner = owners.setdefault(row.weights_sha256 or row.id, row)
         metrics = run.metrics or {}
-        score = metrics.get("final_score", metrics.get("sn34_score"))
+        score = metrics.get("sn34_score")
         entries.append(
             Standing(
                 rank=0,

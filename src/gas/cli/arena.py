@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -158,6 +159,8 @@ async def _serve(
         blobs = FolderBlobs(settings.blobs_path)
         submissions = Submissions(database, blobs, desk.check, config, clock, ids, scratch)
         submissions.sweep()
+        # Before the first request nobody else scans: what a killed service left is taken up at once.
+        await asyncio.to_thread(submissions.resume_scans, older_than_seconds=0.0)
         metagraph = MetagraphCache(chain, config.netuid, clock)
         gate = EpistulaGate(signer.ss58_address, metagraph, clock, ReplayGuard())
         lease = rules.lease_seconds if worker else None
@@ -252,6 +255,9 @@ def _crew(
     clock, stopping = SystemClock(), threading.Event()
     weakest = Tier.PLAIN if rules.trust_model else Tier.NAMESPACES
     work = settings.home / "arena"
+    # What a killed worker left: a home has one worker, and that is this one.
+    for left in (work / "runs", work / "packages"):
+        shutil.rmtree(left, ignore_errors=True)
     url = settings.database_url or f"sqlite:///{settings.home / 'jobs.db'}"
     jobs = DurableJobs(database, JobsConfig(url, {QUEUE: 1}, lease_seconds=rules.lease_seconds), clock, RandomIds())
     evaluator = BenchEvaluator(

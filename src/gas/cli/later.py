@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from gas.errors import ConfigurationError
 
-__all__ = ["detector_init", "detector_train", "generator_start", "validator_start"]
+__all__ = ["detector_train", "generator_start", "validator_start"]
 
 
 def _later(what: str, needs: str, until_then: str) -> None:
     raise ConfigurationError(f"{what} is not there yet: it needs {needs}.", code="not_yet", hint=until_then)
 
 
-def detector_init() -> None:
-    """Scaffold a detector package (to come)."""
-    _later(
-        "Scaffolding",
-        "templates for each modality and format",
-        "Until then copy a folder of src/gas/cli/demo/packages, and see docs/detector-author.md.",
-    )
-
-
 def detector_train() -> None:
     """Train a scaffold's baseline (to come)."""
-    _later("Training", "the scaffolds", "Until then see training/detectors.py, which trains the demo's detectors.")
+    _later(
+        "Training",
+        "a trainer for the scaffolds",
+        "Until then see training/detectors.py, which trains the demo's detectors.",
+    )
 
 
 def generator_start() -> None:

@@ -47,10 +47,10 @@ COMMANDS: dict[str, Lazy] = {
         "",
         "Detectors: check, benchmark and push a model.",
         commands={
+            "init": Lazy("gas.cli.init:init", "Scaffold a package that passes the checks."),
             "check": Lazy("gas.cli.check:check", "All static checks of a package, every reason at once."),
             "bench": Lazy("gas.cli.bench:bench", "Benchmark a package on a frozen round, in the sandbox."),
             "push": Lazy("gas.cli.push:push", "Check, upload and commit a package."),
-            "init": Lazy("gas.cli.later:detector_init", "Scaffold a package (to come)."),
             "train": Lazy("gas.cli.later:detector_train", "Train a scaffold's baseline (to come)."),
         },
         aliases=("d",),

@@ -13,8 +13,8 @@ from collections.abc import Callable
 __all__ = ["Ended", "Late", "Pipes", "Tree", "printable"]
 
 _TAIL_BYTES = 4096
-_PATIENCE = 2.0
-"""Seconds that a tree gets to disappear after it was killed, or to be reaped after it ended."""
+_PATIENCE = 5.0
+"""Seconds that a tree gets to disappear after it was killed, or to end after it closed its channel."""
 
 
 class Ended(Exception):
