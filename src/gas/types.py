@@ -127,8 +127,8 @@ class Sample:
         provenance: Public, holdout or arena: decides the sample's share of the score.
         dataset: Name of the data set or arena set it was taken from.
         source: Cluster for the bootstrap and for per-source rates: a package of photos, or a generator.
-        origin: Hex SHA-256 of the photo that the medium derives from, or the sample's own id; splits never
-            tear media of one origin apart.
+        origin: Hex SHA-256 of the photo that the medium derives from; for arena media, of the medium as it was
+            delivered; the sample's own id where neither is known. Splits never tear media of one origin apart.
         generator_hotkey: Who made it, for arena media; None otherwise.
     """
 

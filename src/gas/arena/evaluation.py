@@ -109,12 +109,14 @@ class BenchEvaluator:
             "gave_up": result.gave_up,
         }
         records = to_parquet(result.records)
+        origins = {sample.sample_id: sample.origin for sample in round_.samples}
         return RunOutcome(
             metrics=metrics,
             records=records,
             tier=result.tier.name,
             answers=answers_of(records),
-            judgements=tuple(Judgement(sample, fooled) for sample, fooled in judgements(result.records, round_)),
+            # Generators know their media by what they delivered, which is an arena sample's origin.
+            judgements=tuple(Judgement(origins[name], fooled) for name, fooled in judgements(result.records, round_)),
             environment=_environment() | {"samples_per_second": f"{result.timings.samples_per_second:.1f}"},
         )
 

@@ -322,35 +322,45 @@ def print_tables(result: Mapping[str, Any]) -> None:
     def figure(value: float | None, digits: int = 3) -> str:
         return "–" if value is None else f"{value:.{digits}f}"
 
-    detectors = Table(title="Detectors", title_justify="left", show_lines=False)
-    for column in ("name", "state", "exam", "sn34", "MCC", "Brier", "accuracy", "why"):
-        detectors.add_column(column, overflow="fold")
+    detectors = Table(title="Detectors", title_justify="left")
+    for column in ("name", "state", "exam", "sn34", "MCC", "Brier", "accuracy"):
+        detectors.add_column(column, justify="left" if column in ("name", "state") else "right")
     for d in result["detectors"]:
-        why = "; ".join(_sentence(reason) for reason in d["reasons"][:2])
-        more = len(d["reasons"]) - 2
         detectors.add_row(
             d["name"], d["state"], figure(d["exam_accuracy"]), figure(d["sn34_score"], 4), figure(d["mcc"]),
-            figure(d["brier"]), figure(d["accuracy"]), why + (f" (and {more} more)" if more > 0 else ""),
+            figure(d["brier"]), figure(d["accuracy"]),
         )  # fmt: skip
     generators = Table(title="Generators", title_justify="left")
     for column in ("name", "verified", "refused", "fool rate", "reward"):
-        generators.add_column(column)
+        generators.add_column(column, justify="left" if column == "name" else "right")
     for g in result["generators"]:
         generators.add_row(
             g["name"], str(g["verified"]), str(g["refused"]), figure(g["fool_rate"]), figure(g["reward"])
         )
     pay = Table(title="Pay", title_justify="left")
-    for column in ("uid", "name", "role", "weight", "emission (τ)", "why"):
-        pay.add_column(column, overflow="fold")
+    for column in ("uid", "name", "role", "weight", "emission (τ)"):
+        pay.add_column(column, justify="left" if column in ("name", "role") else "right")
     for name, member in result["members"].items():
         rao = result["emission"].get(member["hotkey"], 0)
-        pay.add_row(
-            str(member["uid"]), name, member["role"], figure(result["weights"].get(str(member["uid"]))),
-            f"{rao / RAO_PER_TAO:.3f}", " ".join(result["why"].get(str(member["uid"]), [])),
-        )  # fmt: skip
-    for table in (detectors, generators, pay):
-        console.print(table)
-        console.print()
+        weight = result["weights"].get(str(member["uid"]))
+        pay.add_row(str(member["uid"]), name, member["role"], figure(weight), f"{rao / RAO_PER_TAO:.3f}")
+
+    def why(who: str, sentences: list[str]) -> None:
+        for sentence in sentences:
+            console.print(f"  {who}: {sentence}", highlight=False, markup=False)
+
+    console.print(detectors)
+    for d in result["detectors"]:
+        why(d["name"], [_sentence(reason) for reason in d["reasons"]])
+    console.print()
+    console.print(generators)
+    for g in result["generators"]:
+        why(g["name"], [f"{count} x {code}" for code, count in sorted(g["reasons"].items())])
+    console.print()
+    console.print(pay)
+    for name, member in result["members"].items():
+        why(name, result["why"].get(str(member["uid"]), []))
+    console.print()
     console.print(f"Report: {result['report']}", highlight=False, soft_wrap=True)
     console.print(
         "Next: open the report; `gascli d check`, `gascli score` and `gascli doctor` are for your own things."
