@@ -27,8 +27,8 @@ def compile_lock(source: Path, target: Path) -> None:
         *("--python-version", "3.11", "--output-file", str(target), str(source)),
     ]
     subprocess.run(command, check=True, cwd=REQUIREMENTS.parent)
-    blocks = split_blocks(target.read_text())
-    kept = [b for b in blocks if not b.startswith(("torch==", "gas ", "gas@", "-e ", "--", "nvidia-", "cuda-", "triton=="))]
+    dropped = ("torch==", "gas ", "gas@", "-e ", "--", "nvidia-", "cuda-", "triton==")
+    kept = [block for block in split_blocks(target.read_text()) if not block.startswith(dropped)]
     target.write_text(HEADER + "".join(kept))
 
 
