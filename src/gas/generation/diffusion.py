@@ -45,7 +45,7 @@ class DiffusionPipeline:
     modalities = frozenset({Modality.IMAGE})
 
     def __init__(
-        self, *, weights: Path | None = None, steps: int = 24, refiner_steps: int = 5, guidance: float = 1.5
+        self, *, weights: Path | None = None, steps: int = 16, refiner_steps: int = 5, guidance: float = 2.0
     ) -> None:
         if not (4 <= steps <= 100 and 1 <= refiner_steps <= 50 and 0 <= guidance <= 10):
             raise ConfigurationError("The diffusion model's steps or guidance are out of their range.")
