@@ -18,7 +18,7 @@ from gas.chain.local.founding import (
 from gas.chain.local.ledger import Ledger
 from gas.cli.demo.home import DemoHome
 from gas.clock import Clock
-from gas.errors import ChainRefused, ConfigurationError
+from gas.errors import ChainRefused, ConfigurationError, NotRegistered
 from gas.types import RAO_PER_TAO
 
 __all__ = ["BLOCK_SECONDS", "DETECTORS", "GENERATORS", "NETUID", "OWNER", "TEMPO", "VALIDATOR", "Member", "found"]
@@ -30,6 +30,7 @@ BLOCK_SECONDS: Final = 0.25
 
 _OWNER_STAKE: Final = 100 * RAO_PER_TAO
 _VALIDATOR_STAKE: Final = 1_000 * RAO_PER_TAO
+_MINER_STAKE: Final = RAO_PER_TAO
 _POCKET: Final = 10 * RAO_PER_TAO
 
 
@@ -95,7 +96,8 @@ def found(home: DemoHome, clock: Clock, report: Callable[[int, int], None]) -> d
                 NETUID,
                 owner=root.ss58_address,
                 owner_hotkey=keys[OWNER.name][1].ss58_address,
-                hyperparameters={"tempo": TEMPO, "weights_rate_limit": 0, "min_allowed_weights": 1},
+                # Two permits: the owner's and the validator's; miners have some stake, but are no validators.
+                hyperparameters={"tempo": TEMPO, "weights_rate_limit": 0, "max_allowed_validators": 2},
             )
         except ChainRefused as error:
             if error.error_code not in DONE_CODES:
@@ -105,11 +107,11 @@ def found(home: DemoHome, clock: Clock, report: Callable[[int, int], None]) -> d
         stakes = {OWNER.name: _OWNER_STAKE, VALIDATOR.name: _VALIDATOR_STAKE}
         for member in members:
             coldkey, hotkey = keys[member.name]
-            stake = stakes.get(member.name, 0)
-            ensure_balance(ledger, root, coldkey.ss58_address, stake + _POCKET)
+            stake = stakes.get(member.name, _MINER_STAKE)
+            if not _staked(ledger, hotkey.ss58_address, stake):
+                ensure_balance(ledger, root, coldkey.ss58_address, stake + _POCKET)
             uid = ensure_registered(ledger, coldkey, hotkey, NETUID)
-            if stake:
-                ensure_stake(ledger, coldkey, hotkey.ss58_address, NETUID, stake)
+            ensure_stake(ledger, coldkey, hotkey.ss58_address, NETUID, stake)
             found_members[member.name] = {
                 "hotkey": hotkey.ss58_address,
                 "coldkey": coldkey.ss58_address,
@@ -122,3 +124,12 @@ def found(home: DemoHome, clock: Clock, report: Callable[[int, int], None]) -> d
         block = ledger.advance_to(TEMPO + 1)
         report(done + 1, steps)
     return {"block": block, "members": found_members}
+
+
+def _staked(ledger: Ledger, hotkey: str, amount: int) -> bool:
+    """Whether an earlier start has come so far with this member."""
+    try:
+        with ledger.read() as tx:
+            return tx.stake(NETUID, hotkey) >= amount
+    except NotRegistered:
+        return False

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from gas.generation.prompts.words import SUBJECTS, Category
+from gas.datasets.words import SUBJECTS, Category
 
 __all__ = ["PromptSource"]
 

@@ -1,4 +1,4 @@
-"""The words that prompts are made of and that pipelines understand."""
+"""The words that prompts are made of, that pipelines understand and that alignment looks for."""
 
 from __future__ import annotations
 
