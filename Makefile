@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; each sets up all that it needs.
 .PHONY: help demo test lint bench lock clean install install-dev
 INSTALL_FLAGS ?=
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 BIN := .venv/bin
 
 help:
