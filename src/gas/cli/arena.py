@@ -47,7 +47,9 @@ class _Rules:
 
 @app.command()
 def serve(
-    home: Annotated[Path, typer.Option(help="Home with the ledger, the wallets and the database.")] = Path(".gas"),
+    home: Annotated[
+        Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger, the wallets and the database.")
+    ] = Path(".gas"),
     wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey signs receipts.")] = "validator",
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
@@ -88,7 +90,7 @@ def serve(
 
 @app.command()
 def status(
-    home: Annotated[Path, typer.Option(help="Home with the database.")] = Path(".gas"),
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the database.")] = Path(".gas"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What the arena holds: submissions by state, rounds, runs, workers with a heart beat."""

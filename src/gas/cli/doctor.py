@@ -43,7 +43,7 @@ class Finding:
 
 
 def doctor(
-    home: Annotated[Path, typer.Option(help="The home to look at.")] = Path(".gas"),
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="The home to look at.")] = Path(".gas"),
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at this machine and say what works, what is weaker than it could be, and what to do.

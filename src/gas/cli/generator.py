@@ -19,7 +19,7 @@ def serve(
     credential: Annotated[Path, typer.Option(help="Folder with the C2PA signing credential (<wallet>.pem, .key).")],
     library: Annotated[Path | None, typer.Option(help="Folder of source photos, for pipelines that need one.")] = None,
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
-    home: Annotated[Path, typer.Option(help="Home with the ledger and the wallets.")] = Path(".gas"),
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger and the wallets.")] = Path(".gas"),
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8091,

@@ -11,7 +11,7 @@ import typer
 
 from gas.types import Modality, Vertical
 
-__all__ = ["push"]
+__all__ = ["push", "status"]
 
 _MODEL = "Package (zip or folder) of {} detector."
 
@@ -22,7 +22,7 @@ def push(
     audio_model: Annotated[Path | None, typer.Option(help=_MODEL.format("an audio"))] = None,
     wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey pushes.")] = "default",
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
-    home: Annotated[Path, typer.Option(help="Home with the ledger and the wallets.")] = Path(".gas"),
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger and the wallets.")] = Path(".gas"),
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
     api_url: Annotated[str, typer.Option(help="The arena's address.")] = "http://127.0.0.1:8100",
     arena_hotkey: Annotated[str, typer.Option(help="The arena's hotkey; default: the validator's of the home.")] = "",
@@ -49,6 +49,47 @@ def push(
         print(json.dumps({"pushed": results}))
 
 
+def status(
+    model_id: Annotated[str, typer.Argument(help="Id of the model, as the push printed it.")],
+    wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey pushed it.")] = "default",
+    wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the wallets.")] = Path(".gas"),
+    api_url: Annotated[str, typer.Option(help="The arena's address.")] = "http://127.0.0.1:8100",
+    arena_hotkey: Annotated[str, typer.Option(help="The arena's hotkey; default: the validator's of the home.")] = "",
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Where a pushed model stands: its state, its runs, and what to fix."""
+    found = asyncio.run(_status(model_id, wallet_name, wallet_hotkey, home, api_url, arena_hotkey))
+    if json_output:
+        print(json.dumps(found))
+        return
+    print(f"{found.get('name') or model_id} is {found['state']}")
+    for reason in found.get("reasons") or ():
+        where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
+        print(f"  {where}{reason['message']} [{reason['code']}]")
+    for run in found.get("runs") or ():
+        metrics = run.get("metrics") or {}
+        score, accuracy = metrics.get("sn34_score"), metrics.get("accuracy")
+        print(f"  {run['kind']}: {run['state']}, accuracy {accuracy}, sn34 {score}")
+
+
+async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str, arena_hotkey: str) -> dict[str, Any]:
+    import httpx
+
+    from gas.arena.push import submission_status
+    from gas.chain.keys import load_hotkey
+    from gas.clock import RandomIds, SystemClock
+    from gas.config import HomeSettings
+    from gas.protocol.client import SignedClient
+
+    wallets = HomeSettings(home=home).wallets_path
+    signer = load_hotkey(wallets, wallet, hotkey)
+    arena = arena_hotkey or load_hotkey(wallets, "validator").ss58_address
+    async with httpx.AsyncClient(timeout=60) as http:
+        client = SignedClient(signer, http, SystemClock(), RandomIds())
+        return dict(await submission_status(client, url.rstrip("/"), arena, model_id))
+
+
 async def _push(
     packages: dict[Modality, Path],
     wallet: str,
@@ -66,6 +107,7 @@ async def _push(
     import httpx
 
     from gas.arena.push import push as push_package
+    from gas.arena.push import submission_status
     from gas.chain.keys import load_hotkey
     from gas.chain.local.chain import LocalChain
     from gas.clock import RandomIds, SystemClock
@@ -104,11 +146,16 @@ async def _push(
                         chain=chain,
                         on_step=say,
                     )
-                    say(f"committed in block {pushed.block}; the model's id is {pushed.receipt.model_id}")
+                    model_id = pushed.receipt.model_id
+                    found = await submission_status(client, url.rstrip("/"), arena, model_id)
+                    say(f"committed in block {pushed.block}; model {model_id} is {found['state']}")
+                    if found.get("reasons"):
+                        say(f"gascli d status {model_id} tells why")
                     results.append(
                         {
                             "modality": modality.value,
-                            "model_id": pushed.receipt.model_id,
+                            "model_id": model_id,
+                            "state": found["state"],
                             "key": pushed.receipt.key,
                             "sha256": pushed.receipt.sha256,
                             "created": pushed.created,

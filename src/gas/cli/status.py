@@ -12,7 +12,7 @@ __all__ = ["look", "status"]
 
 
 def status(
-    home: Annotated[Path, typer.Option(help="The home.")] = Path(".gas"),
+    home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="The home.")] = Path(".gas"),
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a home holds: chain, wallets, submissions, rounds, media."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["media", "weights"]
 
-Home = Annotated[Path, typer.Option(help="The home.")]
+Home = Annotated[Path, typer.Option(envvar="GAS_HOME", help="The home.")]
 Wallet = Annotated[str, typer.Option(help="The validator's wallet.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
