@@ -35,7 +35,7 @@ EXAM_FAKE: Final = 24
 _ROBUST: Final = 12
 """Samples of each data set that are evaluated again after the sharing chain."""
 
-FAKES_OF: Final = {"public": "animevideov3-x4", "holdout": "animevideov3-x2"}
+FAKES_OF: Final = {"public": "animevideov3-x2", "holdout": "animevideov3-x4"}
 """With which network the arena's owner makes fakes from a split's photos; authors never see the holdout's."""
 
 
