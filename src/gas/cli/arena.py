@@ -71,10 +71,12 @@ def serve(
     Prints a line of JSON with the port when it serves; runs until SIGTERM or Ctrl-C. An interrupted run is resumed.
     """
     from gas.arena.ports import ArenaConfig
+    from gas.cli.logs import configure_logs
     from gas.cli.processes import die_with_parent
     from gas.config import HomeSettings
 
     die_with_parent()
+    configure_logs()
     config = ArenaConfig(
         netuid=netuid,
         slots=slots,

@@ -32,9 +32,11 @@ def serve(
 
     Publishes the address on the chain (serve_axon) and runs until SIGTERM or Ctrl-C.
     """
+    from gas.cli.logs import configure_logs
     from gas.cli.processes import die_with_parent
 
     die_with_parent()
+    configure_logs()
     asyncio.run(
         _serve(
             wallet_name, wallet_hotkey, pipeline, credential, library, home, netuid, host, port,

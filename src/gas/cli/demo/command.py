@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -32,7 +33,9 @@ def demo(
     run that was interrupted is gone on with by the same command.
     """
     from gas.cli.demo.home import DemoHome
+    from gas.cli.logs import configure_logs
 
+    configure_logs(logging.WARNING)
     with DemoHome.open(home.absolute(), seed=seed, fresh=fresh) as opened:
         asyncio.run(_play(opened))
         result = opened.results["outcome"]
