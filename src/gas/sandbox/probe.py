@@ -60,7 +60,7 @@ def probe(candidates: Callable[[], tuple[Path, ...]] = find_bubblewrap) -> Probe
         return Probe(Tier.PLAIN, reasons, _INSTALL)
     for executable in executables:
         try:
-            findings = _check(BubblewrapSandbox(executable))
+            findings = _check_twice(BubblewrapSandbox(executable))
         except SandboxUnavailable as error:
             last_line = (error.hint or "").rpartition("\n")[2]
             reasons[Tier.BUBBLEWRAP] = f"{error.message} {last_line}".strip()
@@ -84,7 +84,8 @@ def best_sandbox(minimum: Tier, found: Probe | None = None) -> Sandbox:
     """
     found = found or probe()
     if found.tier < minimum:
-        why = found.reasons.get(minimum) or next(iter(found.reasons.values()), "")
+        # What was tried and failed tells more than what this version never tries.
+        why = found.reasons.get(Tier.BUBBLEWRAP) or found.reasons.get(minimum, "")
         raise SandboxUnavailable(
             f"This machine offers the sandbox tier {found.tier.name}, but {minimum.name} is needed. {why}",
             hint=found.advice or None,
@@ -92,6 +93,17 @@ def best_sandbox(minimum: Tier, found: Probe | None = None) -> Sandbox:
     if found.tier >= Tier.BUBBLEWRAP:
         return BubblewrapSandbox(found.executable)
     return PlainSandbox()
+
+
+def _check_twice(sandbox: BubblewrapSandbox) -> list[str]:
+    """Try again once where the sandbox could not be set up: a machine under load fails now and then.
+
+    A sandbox that leaks is not tried again: seen once is enough.
+    """
+    try:
+        return _check(sandbox)
+    except SandboxUnavailable:
+        return _check(sandbox)
 
 
 def _check(sandbox: BubblewrapSandbox) -> list[str]:

@@ -12,6 +12,10 @@ YCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 class Spectrum(nn.Module):
     """Log energies of a windowed DCT, a small net on each block, mean and spread over the blocks."""
 
+    waves: torch.Tensor
+    low_waves: torch.Tensor
+    colours: torch.Tensor
+
     def __init__(self, num_classes: int = 2, width: int = 128, block: int = 16) -> None:
         super().__init__()
         place = torch.arange(block) + 0.5
@@ -27,7 +31,7 @@ class Spectrum(nn.Module):
         self.register_buffer("waves", waves, persistent=False)
         self.register_buffer("low_waves", waves[low], persistent=False)
         self.register_buffer("colours", torch.tensor(YCBCR).reshape(3, 3, 1, 1), persistent=False)
-        layers = [nn.BatchNorm2d(self.features, affine=False)]
+        layers: list[nn.Module] = [nn.BatchNorm2d(self.features, affine=False)]
         before = self.features
         for after in (width, width // 2, width // 2):
             layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -49,7 +53,8 @@ class Spectrum(nn.Module):
         mean = features.mean(dim=(2, 3))
         variance = features.square().mean(dim=(2, 3)) - mean.square()
         spread = torch.sqrt(variance.clamp(min=0.0) + 1e-4)
-        return self.head(self.dropout(torch.cat((mean, spread), dim=1)))
+        logits: torch.Tensor = self.head(self.dropout(torch.cat((mean, spread), dim=1)))
+        return logits
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pictures (n, 3, h, w) in 0..255 -> logits (n, num_classes)."""

@@ -15,7 +15,8 @@ class Colours(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pictures (n, 3, h, w) in 0..255 -> logits (n, num_classes)."""
         fields = nn.functional.adaptive_avg_pool2d(x.float() / 255.0 - 0.5, 4)
-        return self.head(fields.flatten(1))
+        logits: torch.Tensor = self.head(fields.flatten(1))
+        return logits
 
 
 def load_model(weights_path: str, num_classes: int = 2) -> nn.Module:
