@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from gas.errors import SandboxUnavailable
 from gas.sandbox.base import Limits, ModelSpec, Sandbox, Tier
@@ -95,6 +96,10 @@ def best_sandbox(minimum: Tier, found: Probe | None = None) -> Sandbox:
     return PlainSandbox()
 
 
+_OF_PROGRAMS: Final = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"})
+"""Variables that bubblewrap or an interpreter sets by itself: finding one inside says nothing."""
+
+
 def _check_twice(sandbox: BubblewrapSandbox) -> list[str]:
     """Try again once where the sandbox could not be set up: a machine under load fails now and then.
 
@@ -108,7 +113,8 @@ def _check_twice(sandbox: BubblewrapSandbox) -> list[str]:
 
 def _check(sandbox: BubblewrapSandbox) -> list[str]:
     """Run the self-check under a rung; returns what got out."""
-    visible = next((name for name in os.environ if name not in child_environment(1)), "GAS_NOTHING")
+    inside = {*child_environment(1), *_OF_PROGRAMS}
+    visible = next((name for name in os.environ if name not in inside), "GAS_NOTHING")
     with tempfile.TemporaryDirectory(prefix="gas-probe-") as name, socket.create_server(("127.0.0.1", 0)) as listener:
         folder = Path(name)
         secret = folder / "secret"

@@ -101,7 +101,7 @@ class Challenger:
             settled = self._settled
             await asyncio.to_thread(self._challenges.expire)
             counts = await asyncio.to_thread(self._challenges.counts, peer.hotkey)
-            pending = await asyncio.to_thread(self._challenges.open_count, peer.hotkey)
+            pending = counts.open
             total = sum(counts.states.values())
             if counts.verified >= rules.wanted or (total >= rules.max_challenges and not pending):
                 return

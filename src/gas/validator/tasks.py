@@ -68,6 +68,11 @@ class GeneratorCounts:
         return self.states.get(ChallengeState.VERIFIED, 0)
 
     @property
+    def open(self) -> int:
+        """Challenges that have not ended."""
+        return sum(self.states.get(state, 0) for state in (ChallengeState.ACCEPTED, ChallengeState.DELIVERED))
+
+    @property
     def refused(self) -> int:
         """Media that were refused, tasks that failed or came to nothing."""
         ends = (ChallengeState.REFUSED, ChallengeState.FAILED, ChallengeState.EXPIRED)
@@ -185,10 +190,6 @@ class Challenges:
                 .values(state=ChallengeState.EXPIRED.value)
             )
             return int(getattr(result, "rowcount", 0))
-
-    def open_count(self, miner: str) -> int:
-        """Tasks of a miner that have not ended."""
-        return self._count(miner, (ChallengeState.ACCEPTED, ChallengeState.DELIVERED))
 
     def verified_count(self, miner: str) -> int:
         """Verified media of a miner."""
