@@ -135,6 +135,7 @@ def test_a_failing_package_manager_is_our_trouble_with_a_hint(npm: Path, tmp_pat
         packed()[:60],
         b"not a tar",
     ],
+    ids=["climbs out", "absolute path", "one file climbs out", "nothing wanted", "cut short", "no archive"],
 )
 def test_a_hostile_archive_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "p.tgz").write_bytes(data)
