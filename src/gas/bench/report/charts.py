@@ -12,7 +12,17 @@ from html import escape
 
 from gas.bench.report.data import CalibrationBin
 
-__all__ = ["SERIES", "ScoreLine", "calibration_chart", "roc_chart", "score_chart", "swatch"]
+__all__ = [
+    "SERIES",
+    "ScoreLine",
+    "calibration_chart",
+    "dash_of",
+    "roc_chart",
+    "score_chart",
+    "series_class",
+    "swatch",
+    "title_of",
+]
 
 SERIES = 8
 """Number of distinct series styles; further series start again from the first."""
@@ -40,7 +50,8 @@ def roc_chart(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> st
     for number, (name, points) in enumerate(curves):
         path = " ".join(f"{_x(fpr)},{_y(tpr)}" for fpr, tpr in points)
         body.append(
-            f'<polyline class="line {_series(number)}" points="{path}"{_dash(number)}>{_title(name)}</polyline>'
+            f'<polyline class="line {series_class(number)}" points="{path}"{dash_of(number)}>'
+            f"{title_of(name)}</polyline>"
         )
     return _unit_svg("ROC curves", body)
 
@@ -52,15 +63,16 @@ def calibration_chart(curves: Sequence[tuple[str, Sequence[CalibrationBin]]]) ->
     for number, (name, bins) in enumerate(curves):
         path = " ".join(f"{_x(b.predicted)},{_y(b.observed)}" for b in bins)
         body.append(
-            f'<polyline class="line {_series(number)}" points="{path}"{_dash(number)}>{_title(name)}</polyline>'
+            f'<polyline class="line {series_class(number)}" points="{path}"{dash_of(number)}>'
+            f"{title_of(name)}</polyline>"
         )
         total = sum(b.count for b in bins) or 1
         for b in bins:
             radius = 2.5 + 7.5 * (b.count / total) ** 0.5
             note = f"{name}: says {b.predicted:.2f}, {b.observed:.0%} of {b.count} are fake"
             body.append(
-                f'<circle class="dot {_series(number)}" cx="{_x(b.predicted)}" cy="{_y(b.observed)}" r="{radius:.1f}">'
-                f"{_title(note)}</circle>"
+                f'<circle class="dot {series_class(number)}" cx="{_x(b.predicted)}" cy="{_y(b.observed)}" '
+                f'r="{radius:.1f}">{title_of(note)}</circle>'
             )
     return _unit_svg("Calibration curves", body)
 
@@ -82,17 +94,17 @@ def score_chart(lines: Sequence[ScoreLine]) -> str:
     body.append(f'<text class="axis" x="{at(0.5)}" y="{bottom + 40}" text-anchor="middle">sn34 score</text>')
     for number, line in enumerate(lines):
         y = 8 + row * number + 32
-        series = _series(number)
+        series = series_class(number)
         body.append(f'<text class="name" x="{left + 2}" y="{y - 14}">{escape(line.name)}</text>')
         if line.ci95 is not None:
             low, high = line.ci95
-            note = _title(f"{line.name}: 95 % interval {low:.3f} to {high:.3f}")
+            note = title_of(f"{line.name}: 95 % interval {low:.3f} to {high:.3f}")
             body.append(
                 f'<line class="whisker {series}" x1="{at(low)}" y1="{y}" x2="{at(high)}" y2="{y}">{note}</line>'
             )
         for label, value, shape in (("base", line.base, "base"), ("robust", line.robust, "robust")):
             if value is not None:
-                note = _title(f"{line.name}: {label} {value:.3f}")
+                note = title_of(f"{line.name}: {label} {value:.3f}")
                 body.append(
                     f'<line class="mark {shape} {series}" x1="{at(value)}" y1="{y - 7}" x2="{at(value)}" y2="{y + 7}">'
                     f"{note}</line>"
@@ -100,7 +112,7 @@ def score_chart(lines: Sequence[ScoreLine]) -> str:
         if line.score is None:
             body.append(f'<text class="tick" x="{left + 2}" y="{y + 4}">unscored</text>')
             continue
-        note = _title(f"{line.name}: {line.score:.3f}")
+        note = title_of(f"{line.name}: {line.score:.3f}")
         body.append(f'<circle class="dot {series}" cx="{at(line.score)}" cy="{y}" r="6">{note}</circle>')
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Scores of the detectors">'
@@ -112,7 +124,7 @@ def swatch(number: int) -> str:
     """The piece of line that stands for series ``number`` in a legend."""
     return (
         '<svg class="swatch" viewBox="0 0 30 10" aria-hidden="true">'
-        f'<line class="line {_series(number)}" x1="1" y1="5" x2="29" y2="5"{_dash(number)}/></svg>'
+        f'<line class="line {series_class(number)}" x1="1" y1="5" x2="29" y2="5"{dash_of(number)}/></svg>'
     )
 
 
@@ -150,14 +162,17 @@ def _y(value: float) -> float:
     return round(_TOP + _SIDE * (1.0 - min(1.0, max(0.0, value))), 1)
 
 
-def _series(number: int) -> str:
+def series_class(number: int) -> str:
+    """CSS class of series ``number``."""
     return f"s{number % SERIES + 1}"
 
 
-def _dash(number: int) -> str:
+def dash_of(number: int) -> str:
+    """The attribute that gives series ``number`` its dashes, with a space before it; empty for a full line."""
     dash = _DASHES[number % SERIES]
     return f' stroke-dasharray="{dash}"' if dash else ""
 
 
-def _title(text: str) -> str:
+def title_of(text: str) -> str:
+    """The text that shows when the pointer rests on a shape; escaped."""
     return f"<title>{escape(text)}</title>"
