@@ -6,6 +6,8 @@
     ├── InfrastructureError        ours: retry, alert an operator, give the slot back
     │   ├── SandboxUnavailable         no acceptable isolation could be set up
     │   ├── StorageError               database or blobs failed
+    │   ├── SourceUnreachable          a source of data does not answer
+    │   ├── IntegrityError             data are not what was pinned or promised
     │   └── ChainError                 a call to the chain did not go through
     │       ├── ChainUnreachable           no answer from the node
     │       ├── RateLimited                too soon; says how many blocks to wait
@@ -38,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "GasError",
     "InfrastructureError",
+    "IntegrityError",
     "MediaRejected",
     "ModelFailed",
     "NoPermit",
@@ -47,6 +50,7 @@ __all__ = [
     "Reason",
     "RequestRefused",
     "SandboxUnavailable",
+    "SourceUnreachable",
     "StaleVersion",
     "StorageError",
     "SubmissionError",
@@ -97,6 +101,18 @@ class StorageError(InfrastructureError):
     """The database or the blob store failed."""
 
     code = "storage"
+
+
+class SourceUnreachable(InfrastructureError):
+    """A source of data does not answer; what has arrived so far is kept."""
+
+    code = "source_unreachable"
+
+
+class IntegrityError(InfrastructureError):
+    """Data have another hash or length than was pinned or promised."""
+
+    code = "integrity"
 
 
 class ChainError(InfrastructureError):

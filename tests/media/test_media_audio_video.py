@@ -13,10 +13,12 @@ soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
 from gas.errors import MediaRejected  # noqa: E402
-from gas.media.audio import decode_audio, preprocess_audio  # noqa: E402
+from gas.media.audio import decode_audio, load_audio, preprocess_audio  # noqa: E402
+from gas.media.encode import encode_flac, encode_mp4  # noqa: E402
 from gas.media.image import preprocess_image  # noqa: E402
 from gas.media.limits import MediaLimits  # noqa: E402
-from gas.media.video import decode_video, frame_indices, preprocess_video  # noqa: E402
+from gas.media.probe import probe_medium  # noqa: E402
+from gas.media.video import VideoReader, decode_video, frame_indices, load_video, preprocess_video  # noqa: E402
 
 
 def wav(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: str = "PCM_16") -> bytes:
@@ -144,5 +146,75 @@ def test_mutated_media_decode_or_are_refused(sound: bool, changes: list[tuple[fl
         assert refusal.error_code in ("undecodable", "too_large", "unsupported")
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["mp4", "matroska", "flac", "wav"]),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
+    st.floats(0.3, 1),
+)
+def test_mutated_and_cut_media_get_the_same_answer_each_time(
+    kind: str, changes: list[tuple[float, int]], kept: float
+) -> None:
+    data = bytearray(MUTATED[kind])
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    cut = bytes(data[: int(kept * len(data)) + 1])
+    limits = MediaLimits(max_pixels=1_000_000)
+
+    def answer() -> object:
+        try:
+            if kind in ("mp4", "matroska"):
+                return load_video(cut, (16, 16), 4, 5.0, limits).tobytes()
+            return load_audio(cut, 8000, 0.1, limits).tobytes()
+        except MediaRejected as refusal:
+            return refusal.error_code
+
+    first = answer()
+    assert first == answer()
+    assert isinstance(first, bytes) or first in ("undecodable", "too_large", "unsupported")
+    try:
+        probe_medium(cut, "video" if kind in ("mp4", "matroska") else "audio", limits)
+    except MediaRejected as refusal:
+        assert refusal.error_code in ("undecodable", "too_large", "unsupported")
+
+
+def test_sampled_frames_are_found_without_decoding_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_mp4([np.full((48, 64, 3), 5 * i, np.uint8) for i in range(40)], 30, keyframes=10)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decodes from the start")
+
+    expected = decode_video(data, 40)[::10]
+    monkeypatch.setattr(VideoReader, "in_order", refuse)
+    assert all(np.array_equal(a, b) for a, b in zip(decode_video(data, 4, 3.0), expected, strict=True))
+
+
+def test_the_centre_of_a_long_sound_is_read_and_its_cut_off_end_is_noticed() -> None:
+    ramp = np.linspace(-0.9, 0.9, 160_000, dtype=np.float32)
+    for data in (wav(ramp, subtype="FLOAT"), encode_flac(ramp, 16_000)):
+        assert np.abs(load_audio(data, 16_000, 2.0) - ramp[64_000:96_000]).max() < 1e-4
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, 160_000).astype(np.float32)
+    cut_off = encode_flac(noise, 16_000)[:-2000]
+    for way in (decode_audio, load_audio):
+        with pytest.raises(MediaRejected) as caught:
+            way(cut_off)
+        assert caught.value.error_code == "undecodable"
+
+
+def test_many_channels_are_averaged_and_impossible_rates_are_refused() -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1000, 7)).astype(np.float32)
+    assert np.allclose(decode_audio(wav(sound, subtype="FLOAT"))[0], sound.mean(axis=1), atol=1e-6)
+    with pytest.raises(MediaRejected) as caught:
+        load_audio(wav(tone(1, 500), 500))
+    assert caught.value.error_code == "too_large"
+
+
 WAV = wav(tone(0.05, 8000), 8000)
 CLIP = clip(4, size=(32, 32))
+FRAMES = [np.full((32, 32, 3), 20 * i, np.uint8) for i in range(10)]
+MUTATED = {
+    "mp4": encode_mp4(FRAMES, 30, keyframes=4),
+    "matroska": clip(10, 30, (32, 32), "matroska", "libx264"),
+    "flac": encode_flac(tone(0.3, 8000), 8000),
+    "wav": wav(tone(0.3, 8000), 8000),
+}

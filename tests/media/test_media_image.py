@@ -15,15 +15,21 @@ from gas.errors import MediaRejected
 from gas.media.image import (
     crop_box,
     decode_image,
+    decode_mask,
     encode_jpeg,
     encode_png,
+    encode_png_mask,
     encode_webp,
+    load_image,
+    opened_image,
     preprocess_image,
     preprocess_mask,
     probe_image,
     sniff_mime,
 )
+from gas.media.jpeg import plain_header
 from gas.media.limits import MediaLimits
+from gas.media.probe import probe_medium
 
 
 def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -234,3 +240,90 @@ def test_a_mask_keeps_its_values() -> None:
     out = preprocess_mask(mask, (224, 224))
     assert out.shape == (224, 224)
     assert set(np.unique(out)) == {0, 1}
+
+
+def test_a_mask_comes_back_from_its_png_and_never_turns() -> None:
+    mask = (np.random.default_rng(0).random((30, 41)) < 0.5).astype(np.uint8) * 255
+    data = encode_png_mask(mask)
+    assert np.array_equal(decode_mask(data), mask)
+    assert decode_mask(data).flags.writeable
+    assert np.array_equal(decode_mask(encoded(Image.fromarray(mask).convert("1"), "PNG")), mask)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(decode_mask(encoded(Image.fromarray(mask), "PNG", exif=exif)), mask)
+    with pytest.raises(MediaRejected):
+        decode_mask(data[:40])
+
+
+def test_the_short_way_is_taken_by_plain_jpegs_only() -> None:
+    source = Image.fromarray(picture(20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = plain_header(encode_jpeg(picture(20, 30)))
+    assert plain is not None
+    assert (plain.width, plain.height, plain.one_scan) == (30, 20, True)
+    progressive = plain_header(encoded(source, "JPEG", progressive=True))
+    assert progressive is not None
+    assert not progressive.one_scan
+    assert plain_header(encoded(source, "JPEG", comment=b"hello", icc_profile=b"x" * 99)) is not None
+    for other in (
+        encoded(source, "JPEG", exif=exif),
+        encoded(source, "JPEG", xmp=b"<x:xmpmeta/>"),
+        encoded(source.convert("CMYK"), "JPEG"),
+        encode_png(picture()),
+        encode_jpeg(picture())[:100],
+        b"",
+    ):
+        assert plain_header(other) is None
+
+
+def test_a_rotation_that_only_the_xmp_tells_is_applied_as_pillow_does() -> None:
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    data = encoded(Image.fromarray(picture(20, 30)), "JPEG", xmp=xmp)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert expected.shape == (30, 20, 3)
+    assert np.array_equal(decode_image(data), expected)
+    assert load_image(data, (30, 20)).shape == (3, 30, 20)
+
+
+def test_scans_times_pixels_are_limited_and_ordinary_progressive_pictures_pass() -> None:
+    data = encoded(Image.fromarray(picture(400, 300)), "JPEG", progressive=True)
+    assert decode_image(data).shape == (400, 300, 3)
+    assert code_of(data, MediaLimits(max_scan_pixels=500_000)) == "too_large"
+    assert code_of(data, MediaLimits(max_scans=3)) == "too_large"
+
+
+def test_a_picture_that_exceeds_the_memory_is_told_from_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("gas.media.jpeg.simplejpeg.decode_jpeg", full)
+    assert code_of(encode_jpeg(picture())) == "too_much_memory"
+    monkeypatch.setattr(Image.Image, "convert", full)
+    assert code_of(encode_png(picture())) == "too_much_memory"
+
+
+def test_a_pictures_header_is_told_without_decoding() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    data = encoded(Image.fromarray(picture(20, 30)), "JPEG", exif=exif, subsampling=1, progressive=True, comment=b"me")
+    info = probe_medium(data, "image")
+    assert (info.mime, info.codec, info.width, info.height) == ("image/jpeg", "jpeg", 20, 30)
+    assert (info.orientation, info.subsampling, info.progressive, len(info.tables)) == (8, "422", True, 128)
+    assert {"exif", "comment"} <= set(info.metadata)
+    grey = probe_medium(encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"), "image")
+    assert (grey.bits, grey.channels) == (16, 1)
+    film = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
+    animated = encoded(film[0], "WEBP", save_all=True, append_images=film[1:])
+    assert probe_medium(animated, "image").frames == 3
+    for wrong in ("video", "audio"):
+        with pytest.raises(MediaRejected) as caught:
+            probe_medium(data, wrong)
+        assert caught.value.error_code == "unsupported"
+    with pytest.raises(ValueError, match="smell"):
+        probe_medium(data, "smell")
+
+
+def test_what_breaks_while_a_header_is_read_is_a_refusal() -> None:
+    with pytest.raises(MediaRejected), opened_image(encode_png(picture())) as (image, _):
+        image.seek(5)

@@ -5,7 +5,15 @@ import numpy as np
 
 from gas.media.hashing import hamming, hamming_matrix, perceptual_hash, pixel_sha256
 from gas.media.image import decode_image, encode_jpeg, encode_png
-from gas.media.transforms import halve_and_restore, jpeg, sharing_chain, webp
+from gas.media.transforms import (
+    SHARING_CHAIN,
+    halve_and_restore,
+    jpeg,
+    sharing_chain,
+    sharing_chain_audio,
+    sharing_chain_video,
+    webp,
+)
 
 
 def scene(side: int = 512, seed: int = 0) -> np.ndarray:
@@ -89,3 +97,30 @@ def test_the_matrix_of_distances_agrees_with_the_single_ones() -> None:
     hashes = [0, 1, 2**64 - 1, 0xF0F0]
     matrix = hamming_matrix(np.array(hashes, np.uint64))
     assert [[hamming(a, b) for b in hashes] for a in hashes] == matrix.tolist()
+
+
+def test_the_sharing_chain_is_halving_jpeg_webp_jpeg_and_nothing_else() -> None:
+    rgb = scene(400)
+    assert np.array_equal(sharing_chain(rgb), jpeg(webp(jpeg(halve_and_restore(rgb), 55), 75), 80))
+    assert SHARING_CHAIN == "halve-restore(256) jpeg(55) webp(75) jpeg(80)"
+
+
+def test_the_chain_of_clips_loses_detail_and_keeps_frames_apart() -> None:
+    frames = [np.ascontiguousarray(scene(300)[:, shift : shift + 280]) for shift in (0, 6, 12)]
+    out = sharing_chain_video(frames)
+    assert [frame.shape for frame in out] == [frame.shape for frame in frames]
+    assert all(np.array_equal(a, b) for a, b in zip(out, sharing_chain_video(frames), strict=True))
+    for before, after in zip(frames, out, strict=True):
+        assert detail(after) < 0.1 * detail(before)
+        assert hamming(perceptual_hash(after), perceptual_hash(before)) <= 6
+
+
+def test_the_chain_of_sounds_thins_them_out_above_8_khz() -> None:
+    rate = 44_100
+    sound = (0.1 * np.random.default_rng(0).standard_normal(2 * rate)).astype(np.float32)
+    out = sharing_chain_audio(sound, rate)
+    power = [np.abs(np.fft.rfft(samples)) ** 2 for samples in (sound, out)]
+    frequencies = np.fft.rfftfreq(len(sound), 1 / rate)
+    kept = [float(p[(frequencies > 12_000)].sum() / p.sum()) for p in power]
+    assert kept[1] < 0.01 < kept[0]
+    assert len(out) == len(sound)

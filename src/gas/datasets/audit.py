@@ -1,65 +1,69 @@
 """The audit of a round's data: can real and fake be told apart without looking at the picture?
 
-A small classifier is trained on what a decoder sees beside the pixels: container, size, aspect ratio,
-quantisation tables, subsampling, bit depth, metadata. Its cross-validated balanced accuracy should be that of a
-coin. The length of the file is *not* among the features: at equal tables it measures the picture's content.
+A small classifier is trained on what a decoder sees beside the pixels or the samples: container, codec, size, aspect
+ratio, quantisation tables, rates, bit depth, length, key frames, metadata. Its cross-validated balanced accuracy
+should be that of a coin. The length of the file is *not* among the features: at equal tables it measures the
+picture's content.
+
+:mod:`~gas.datasets.audit_image`, :mod:`~gas.datasets.audit_video` and :mod:`~gas.datasets.audit_audio` read the
+features, :mod:`~gas.datasets.audit_classifier` judges them.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from gas.clock import derive_rng, derive_seed
+from gas.datasets.audit_audio import AUDIO_FEATURES, audio_features
+from gas.datasets.audit_classifier import cross_validate
+from gas.datasets.audit_image import IMAGE_FEATURES, image_features
+from gas.datasets.audit_video import VIDEO_FEATURES, video_features
 from gas.errors import ConfigurationError, MediaRejected
-from gas.media.image import probe_image, sniff_mime
+from gas.media.image import sniff_mime
 from gas.types import Modality, Sample
 
-__all__ = ["FEATURES", "LIMIT", "MIN_MEDIA", "AuditResult", "audit_pair", "audit_round", "side_features"]
+__all__ = [
+    "FEATURES",
+    "FEATURES_OF",
+    "LIMIT",
+    "MIN_MEDIA",
+    "MOST_MEDIA",
+    "AuditResult",
+    "audit_features",
+    "audit_pair",
+    "audit_round",
+    "modality_of",
+    "side_features",
+]
 
 LIMIT: Final = 0.55
 """Highest balanced accuracy that a normalised round may show (submissions.md, section 6)."""
 
-FEATURES: Final = (
-    "is_jpeg",
-    "is_png",
-    "is_webp",
-    "is_other",
-    "width",
-    "height",
-    "aspect",
-    "channels",
-    "bits",
-    "luma_table_sum",
-    "luma_table_first",
-    "luma_table_last",
-    "chroma_table_sum",
-    "tables",
-    "subsampling_h",
-    "subsampling_v",
-    "progressive",
-    "has_exif",
-    "has_icc",
-    "has_comment",
-    "has_density",
-    "other_metadata",
+FEATURES: Final = IMAGE_FEATURES
+"""Names of the side features of a picture."""
+
+FEATURES_OF: Final[Mapping[Modality, tuple[str, ...]]] = MappingProxyType(
+    {Modality.IMAGE: IMAGE_FEATURES, Modality.VIDEO: VIDEO_FEATURES, Modality.AUDIO: AUDIO_FEATURES}
 )
-"""Names of the side features, in the order of :func:`side_features`."""
+"""Names of the side features of each modality, in the order of :func:`side_features`."""
 
 MIN_MEDIA: Final = 10
 """Of each class; with fewer the audit says nothing."""
 
-_BINS: Final = 8
-_FOLDS: Final = 5
+MOST_MEDIA: Final = 2000
+"""Of each class of a pair; of more the audit looks at the first ones by id, which is no order of anything else."""
+
 _REPEATS: Final = 4
+_READERS: Final[Mapping[Modality, Callable[[bytes], NDArray[np.float64]]]] = MappingProxyType(
+    {Modality.IMAGE: image_features, Modality.VIDEO: video_features, Modality.AUDIO: audio_features}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,93 +94,96 @@ class AuditResult:
         return self.balanced_accuracy <= LIMIT
 
 
-def side_features(data: bytes) -> NDArray[np.float64]:
-    """What a decoder sees of a picture beside its pixels.
-
-    Args:
-        data: An encoded picture.
-
-    Returns:
-        float64, one value for each of :data:`FEATURES`.
+def modality_of(data: bytes) -> Modality:
+    """Modality of a medium by its first bytes; an MP4 or WebM counts as video.
 
     Raises:
-        MediaRejected: Not a picture.
+        MediaRejected: ``unsupported``.
     """
-    mime = sniff_mime(data)
-    width, height = probe_image(data)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            tables: dict[int, list[int]] = getattr(image, "quantization", None) or {}
-            layers = getattr(image, "layer", None) or []
-            info = image.info
-            known = {"exif", "icc_profile", "comment", "dpi", "jfif", "jfif_version", "jfif_unit", "jfif_density"}
-            known |= {"progressive", "progression", "loop", "duration", "background", "timestamp"}
-            values = {
-                "is_jpeg": mime == "image/jpeg",
-                "is_png": mime == "image/png",
-                "is_webp": mime == "image/webp",
-                "is_other": mime not in ("image/jpeg", "image/png", "image/webp"),
-                "width": math.log2(width),
-                "height": math.log2(height),
-                "aspect": math.log2(width / height),
-                "channels": len(image.getbands()),
-                "bits": 16 if "16" in image.mode or image.mode == "I" else 8,
-                "luma_table_sum": sum(tables.get(0, [])),
-                "luma_table_first": next(iter(tables.get(0, [])), 0),
-                "luma_table_last": tables[0][-1] if tables.get(0) else 0,
-                "chroma_table_sum": sum(tables.get(1, [])),
-                "tables": len(tables),
-                "subsampling_h": layers[0][1] if layers else 0,
-                "subsampling_v": layers[0][2] if layers else 0,
-                "progressive": "progressive" in info,
-                "has_exif": "exif" in info,
-                "has_icc": "icc_profile" in info,
-                "has_comment": "comment" in info,
-                "has_density": "dpi" in info,
-                "other_metadata": len(set(info) - known),
-            }
-    except (OSError, SyntaxError, ValueError) as error:
-        raise MediaRejected("The picture's header is broken.", code="undecodable") from error
-    return np.array([float(values[name]) for name in FEATURES])
+    kind = (sniff_mime(data) or "").partition("/")[0]
+    if kind not in ("image", "video", "audio"):
+        raise MediaRejected("The medium is of no known type.", code="unsupported")
+    return Modality(kind)
+
+
+def side_features(data: bytes, modality: Modality | None = None) -> NDArray[np.float64]:
+    """What a decoder sees of a medium beside its pixels or samples.
+
+    Args:
+        data: An encoded medium.
+        modality: How to read it; by its first bytes when left out.
+
+    Returns:
+        float64, one value for each of the modality's names in :data:`FEATURES_OF`.
+
+    Raises:
+        MediaRejected: Not such a medium.
+    """
+    return _READERS[modality or modality_of(data)](data)
 
 
 def audit_pair(
     real: Sequence[bytes],
     fake: Sequence[bytes],
     *,
+    modality: Modality | None = None,
     real_groups: Sequence[str] | None = None,
     fake_groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> AuditResult:
-    """Train the tiny classifier on one pair of sets and cross-validate it.
-
-    Each feature is cut into up to eight bins (so that a narrower distribution is seen as well as a shifted one),
-    and a ridge-penalised logistic regression with balanced classes is fitted by Newton's method; five folds,
-    four times over with other folds.
+    """Train the tiny classifier on one pair of sets of encoded media and cross-validate it.
 
     Args:
         real: Encoded real media.
         fake: Encoded fake media.
+        modality: Of all; that of the first medium when left out.
         real_groups: Origin of each real medium; media of one origin share a fold. Each its own when left out.
         fake_groups: Origin of each fake medium.
         seed: Of the folds.
 
     Raises:
         ConfigurationError: Fewer than ten media in a class.
-        MediaRejected: A medium is no picture.
+        MediaRejected: A medium is none of the modality.
     """
-    if min(len(real), len(fake)) < MIN_MEDIA:
-        raise ConfigurationError(f"An audit needs at least {MIN_MEDIA} media of each class.", code="too_few")
-    x = np.stack([side_features(data) for data in (*real, *fake)])
+    _check_counts(real, fake)
+    chosen = modality or modality_of(real[0])
+    x_real, x_fake = (np.stack([side_features(data, chosen) for data in side]) for side in (real, fake))
+    return audit_features(x_real, x_fake, chosen, real_groups=real_groups, fake_groups=fake_groups, seed=seed)
+
+
+def audit_features(
+    real: NDArray[np.float64],
+    fake: NDArray[np.float64],
+    modality: Modality,
+    *,
+    real_groups: Sequence[str] | None = None,
+    fake_groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> AuditResult:
+    """As :func:`audit_pair`, of features that have been read already.
+
+    Args:
+        real: float64 (n, k), a row of :func:`side_features` for each real medium.
+        fake: float64 (m, k).
+        modality: Names the features.
+        real_groups: Origin of each real medium.
+        fake_groups: Origin of each fake medium.
+        seed: Of the folds.
+
+    Raises:
+        ConfigurationError: Fewer than ten media in a class (``too_few``).
+    """
+    _check_counts(real, fake)
+    x = np.concatenate([real, fake])
     y = np.array([0.0] * len(real) + [1.0] * len(fake))
     groups = [
         *(real_groups or [f"real-{i}" for i in range(len(real))]),
         *(fake_groups or [f"fake-{i}" for i in range(len(fake))]),
     ]
-    score = _cross_validate(x, y, groups, seed, _REPEATS)
+    score = cross_validate(x, y, groups, seed, _REPEATS)
     alone = [
-        (name, _cross_validate(x[:, [column]], y, groups, seed, 1))
-        for column, name in enumerate(FEATURES)
+        (name, cross_validate(x[:, [column]], y, groups, seed, 1))
+        for column, name in enumerate(FEATURES_OF[modality])
         if np.ptp(x[:, column]) > 0
     ]
     telling = sorted((pair for pair in alone if pair[1] > LIMIT), key=lambda pair: -pair[1])[:5]
@@ -185,93 +192,68 @@ def audit_pair(
     return AuditResult(score, max(0.0, score - spread), min(1.0, score + spread), len(real), len(fake), tuple(telling))
 
 
-def audit_round(samples: Iterable[Sample], get: Callable[[str], bytes], seed: int = 0) -> dict[str, AuditResult | None]:
-    """Audit every pair of a round: all its real images against each data set of fake ones.
+def audit_round(
+    samples: Iterable[Sample],
+    get: Callable[[str], bytes],
+    seed: int = 0,
+    *,
+    most: int = MOST_MEDIA,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, AuditResult | None]:
+    """Audit every pair of a round: of each modality, all its real media against each data set of fake ones.
+
+    Media are fetched one at a time; of each only its features are kept.
 
     Args:
-        samples: Of the round; other modalities are left aside, and so is a medium that can't be decoded.
+        samples: Of the round or of a plan, of one modality or several; a medium that can't be read is left aside.
         get: Fetches a medium by its sample id, e.g. ``blobs.get``.
         seed: Of the folds.
+        most: Media of each class of a pair that are looked at.
+        on_progress: Told the step, how many media are done and how many there are.
 
     Returns:
-        By data set of the fake media; None where a class has fewer than ten media.
+        By data set of the fake media (followed by the modality where a data set has several); None where a class
+        has fewer than ten media.
     """
-    real: list[tuple[bytes, str]] = []
-    fake: dict[str, list[tuple[bytes, str]]] = defaultdict(list)
+    sides: dict[tuple[Modality, str], list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: s.sample_id):
-        if sample.modality is not Modality.IMAGE:
-            continue
-        data = get(sample.sample_id)
-        try:
-            probe_image(data)
-        except MediaRejected:
-            continue
-        (fake[sample.dataset] if sample.media_type.is_fake else real).append((data, sample.origin))
-    return {
-        name: audit_pair(
-            [data for data, _ in real],
-            [data for data, _ in media],
-            real_groups=[origin for _, origin in real],
-            fake_groups=[origin for _, origin in media],
-            seed=seed,
+        side = sides[sample.modality, sample.dataset if sample.media_type.is_fake else ""]
+        if len(side) < most:
+            side.append(sample)
+    total, done = sum(map(len, sides.values())), 0
+    read: dict[tuple[Modality, str], tuple[list[NDArray[np.float64]], list[str]]] = {}
+    for key, members in sides.items():
+        rows, origins = read.setdefault(key, ([], []))
+        for sample in members:
+            try:
+                rows.append(side_features(get(sample.sample_id), sample.modality))
+                origins.append(sample.origin)
+            except MediaRejected:
+                pass
+            done += 1
+            if on_progress:
+                on_progress("reading headers", done, total)
+    pairs = sorted(((name, modality) for modality, name in sides if name), key=lambda pair: (pair[0], pair[1].value))
+    named_twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+    results: dict[str, AuditResult | None] = {}
+    for name, modality in pairs:
+        (real, real_origins), (fake, fake_origins) = read.get((modality, ""), ([], [])), read[modality, name]
+        label = f"{name} ({modality})" if name in named_twice else name
+        results[label] = (
+            audit_features(
+                np.stack(real),
+                np.stack(fake),
+                modality,
+                real_groups=real_origins,
+                fake_groups=fake_origins,
+                seed=seed,
+            )
+            if min(len(real), len(fake)) >= MIN_MEDIA
+            else None
         )
-        if min(len(real), len(media)) >= MIN_MEDIA
-        else None
-        for name, media in sorted(fake.items())
-    }
+    return results
 
 
-def _cross_validate(
-    x: NDArray[np.float64], y: NDArray[np.float64], groups: Sequence[str], seed: int, repeats: int
-) -> float:
-    scores = []
-    for repeat in range(repeats):
-        fold = np.array([derive_seed(seed, "fold", repeat, group) % _FOLDS for group in groups])
-        answers = np.zeros(len(y))
-        for k in range(_FOLDS):
-            train, test = fold != k, fold == k
-            if not test.any() or len(set(y[train])) < 2:
-                continue
-            edges = [_edges(column) for column in x[train].T]
-            weights = _fit(_expand(x[train], edges), y[train])
-            answers[test] = _expand(x[test], edges) @ weights
-        # No opinion is a coin: where the answer is exactly even, neither class may profit.
-        coin = derive_rng(seed, "coin", repeat).random(len(y)) < 0.5
-        says_fake = np.where(np.abs(answers) < 1e-9, coin, answers > 0)
-        scores.append(0.5 * (float(says_fake[y == 1].mean()) + float((~says_fake[y == 0]).mean())))
-    return float(np.mean(scores))
-
-
-def _edges(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cuts between the values that occur, at most :data:`_BINS` bins."""
-    values = np.unique(column)
-    if len(values) > _BINS:
-        values = np.unique(np.quantile(column, np.linspace(0, 1, _BINS + 1)))
-    cuts: NDArray[np.float64] = (values[1:] + values[:-1]) / 2
-    return cuts
-
-
-def _expand(x: NDArray[np.float64], edges: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    columns = [np.ones(len(x))]
-    for column, cuts in zip(x.T, edges, strict=True):
-        if len(cuts):
-            bins = np.searchsorted(cuts, column)
-            columns.extend((bins == k).astype(np.float64) for k in range(len(cuts) + 1))
-    return np.stack(columns, axis=1)
-
-
-def _fit(x: NDArray[np.float64], y: NDArray[np.float64], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Logistic regression with balanced classes, by Newton's method."""
-    balance = np.where(y == 1, 0.5 / max(y.mean(), 1e-9), 0.5 / max(1 - y.mean(), 1e-9))
-    penalty = ridge * np.eye(x.shape[1])
-    penalty[0, 0] = 1e-6
-    w = np.zeros(x.shape[1])
-    for _ in range(15):
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
-        gradient = x.T @ (balance * (p - y)) + penalty @ w
-        hessian = (x * (balance * p * (1 - p))[:, None]).T @ x + penalty
-        step = np.linalg.solve(hessian, gradient)
-        w -= step
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return w
+def _check_counts(real: Sequence[object] | NDArray[np.float64], fake: Sequence[object] | NDArray[np.float64]) -> None:
+    if min(len(real), len(fake)) < MIN_MEDIA:
+        raise ConfigurationError(f"An audit needs at least {MIN_MEDIA} media of each class.", code="too_few")

@@ -17,6 +17,9 @@ The draws depend on the round's seed and the medium's *origin*, so a photo and w
 In a small set even fair draws differ by chance between the classes; a caller that knows the whole set gives each
 medium its ``rank`` in its class, and the encodings are dealt out evenly instead of drawn.
 
+Masks of semisynthetic pictures follow the crop and the size (:func:`normalise_mask`); videos and sounds have
+:mod:`gas.datasets.normalise_video` and :mod:`gas.datasets.normalise_audio`.
+
 What stays different are pictures: a generator that can't fill the band that step 2 leaves is caught for that, and
 rightly so. The price: detail finer than a photo of 160 pixels holds is lost to every detector alike.
 :mod:`gas.datasets.audit` measures that the side channels are gone.
@@ -31,9 +34,18 @@ import numpy as np
 
 from gas.clock import derive_rng
 from gas.errors import MediaRejected
-from gas.media.image import RGB, decode_image, encode_jpeg
+from gas.media.image import RGB, decode_image, encode_jpeg, preprocess_mask, probe_image
+from gas.media.masks import decode_mask, encode_mask
 
-__all__ = ["MIN_SOURCE_SIDE", "NORMALISATION", "normalise_image"]
+__all__ = [
+    "MIN_SOURCE_SIDE",
+    "NORMALISATION",
+    "draw_side",
+    "normalise_image",
+    "normalise_mask",
+    "shrink_and_enlarge",
+    "square_of",
+]
 
 MIN_SOURCE_SIDE: Final = 64
 """Media with a smaller side are refused: enlarged that much they would tell their class by nothing but blur."""
@@ -66,6 +78,49 @@ def normalise_image(
         MediaRejected: Not decodable, or ``too_small``.
     """
     rgb = decode_image(data_or_rgb) if isinstance(data_or_rgb, bytes) else data_or_rgb
+    square = square_of(rgb)
+    rng = derive_rng(seed, "normalise", origin)
+    work = draw_side(rng, size)
+    if rank is None:
+        quality, subsampling = _ENCODINGS[int(rng.integers(len(_ENCODINGS)))]
+    else:
+        order = derive_rng(seed, "encodings").permutation(len(_ENCODINGS))
+        quality, subsampling = _ENCODINGS[int(order[rank % len(_ENCODINGS)])]
+
+    return encode_jpeg(shrink_and_enlarge(square, work, size), quality, subsampling)
+
+
+def normalise_mask(mask: bytes, picture: bytes, *, size: int = 256) -> bytes:
+    """The mask of a semisynthetic picture, moved as :func:`normalise_image` moves the picture.
+
+    Args:
+        mask: PNG of the picture's size as displayed; white where the picture was changed.
+        picture: The encoded picture that it belongs to, for its size.
+        size: Side of the result, pixels.
+
+    Returns:
+        A PNG of size x size pixels.
+
+    Raises:
+        MediaRejected: Not decodable, or ``mask_mismatch`` (the mask has another size than the picture).
+    """
+    found = decode_mask(mask)
+    if found.shape != probe_image(picture)[::-1]:
+        raise MediaRejected("The mask has another size than the picture.", code="mask_mismatch")
+    return encode_mask(preprocess_mask(found, (size, size)))
+
+
+def draw_side(rng: np.random.Generator, size: int) -> int:
+    """The side to which a medium is shrunk on its way, pixels: 0.53 to 0.625 of the final one."""
+    return int(rng.integers(round(_WORK[0] * size), round(_WORK[1] * size), endpoint=True))
+
+
+def square_of(rgb: RGB) -> RGB:
+    """The largest centred square.
+
+    Raises:
+        MediaRejected: ``too_small``: a side is below :data:`MIN_SOURCE_SIDE`.
+    """
     height, width = rgb.shape[:2]
     side = min(height, width)
     if side < MIN_SOURCE_SIDE:
@@ -73,16 +128,11 @@ def normalise_image(
             f"The picture has {width} x {height} pixels; a round needs at least {MIN_SOURCE_SIDE} a side.",
             code="too_small",
         )
-    rng = derive_rng(seed, "normalise", origin)
-    work = int(rng.integers(round(_WORK[0] * size), round(_WORK[1] * size), endpoint=True))
-    if rank is None:
-        quality, subsampling = _ENCODINGS[int(rng.integers(len(_ENCODINGS)))]
-    else:
-        order = derive_rng(seed, "encodings").permutation(len(_ENCODINGS))
-        quality, subsampling = _ENCODINGS[int(order[rank % len(_ENCODINGS)])]
-
     top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
-    small = cv2.resize(square, (work, work), interpolation=cv2.INTER_AREA if side >= work else cv2.INTER_CUBIC)
-    final = np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
-    return encode_jpeg(final, quality, subsampling)
+    return np.ascontiguousarray(rgb[top : top + side, left : left + side])
+
+
+def shrink_and_enlarge(square: RGB, work: int, size: int) -> RGB:
+    """A square picture by way of ``work`` pixels a side to ``size`` pixels a side."""
+    small = cv2.resize(square, (work, work), interpolation=cv2.INTER_AREA if len(square) >= work else cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

