@@ -43,7 +43,7 @@ def windows(data: bytes, container: str, *, frames: int, most: int) -> Iterator[
             for index, frame in enumerate(file.decode(file.streams.video[0])):
                 if index // frames not in wanted:
                     continue
-                window.append(frame.to_ndarray(format="rgb24"))
+                window.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
                 if len(window) == frames:
                     yield window
                     window = []

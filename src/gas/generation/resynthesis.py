@@ -81,10 +81,20 @@ class Painter:
         Raises:
             InfrastructureError: The network failed.
         """
-        return self._enlarge(_shrunk_crop(pixels, self.side, rng))
+        return self.enlarge(_shrunk_crop(pixels, self.side, rng))
 
-    def _enlarge(self, small: RGB) -> RGB:
-        """Run the network on (h, w, 3) uint8; returns the same enlarged by the model's scale."""
+    def enlarge(self, small: RGB) -> RGB:
+        """Run the network on a small picture.
+
+        Args:
+            small: uint8, (h, w, 3).
+
+        Returns:
+            uint8, the same enlarged by the model's scale.
+
+        Raises:
+            InfrastructureError: The network failed.
+        """
         planes = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
         extractor = self._net.create_extractor()
         # A Mat only refers to the array's memory; the copy is the network's own.

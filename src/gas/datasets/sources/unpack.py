@@ -16,10 +16,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from gas.datasets.registry import DatasetEntry
 from gas.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 __all__ = ["unpack"]
 
@@ -124,8 +127,11 @@ def _debian_data(file: IO[bytes], entry: DatasetEntry) -> Iterator[tarfile.TarFi
     while len(header := file.read(_AR_HEADER)) == _AR_HEADER:
         name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
         if name in ("data.tar.xz", "data.tar.gz", "data.tar"):
-            part = _Part(file, size)
-            with tarfile.open(fileobj=part, mode={"data.tar.xz": "r|xz", "data.tar.gz": "r|gz"}.get(name, "r|")) as tar:
+            opener = {"data.tar.xz": lzma.LZMAFile, "data.tar.gz": gzip.GzipFile}.get(name, io.BufferedReader)
+            with (
+                opener(_Part(file, size)) as unpacked,
+                tarfile.open(fileobj=cast(IO[bytes], unpacked), mode="r|") as tar,
+            ):
                 yield tar
             return
         if name.startswith("data.tar"):
@@ -143,10 +149,12 @@ class _Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(self._left if size < 0 else min(size, self._left))
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._file.read(min(len(view), self._left))
+        view[: len(data)] = data
         self._left -= len(data)
-        return data
+        return len(data)
 
 
 def _bad(entry: DatasetEntry, what: str) -> InfrastructureError:

