@@ -30,8 +30,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 def test_a_network_can_be_played_from_the_command_line(run: Run) -> None:
     assert run("wallet", "new", "root", "--no-password")[0] == 0
     _, ann = run("wallet", "new", "ann", "--no-password")
-    assert run("chain", "start", "--root", "root", "--manual")[0] == 0
-    status, again = run("chain", "start", "--root", "root", "--manual")
+    assert run("chain", "found", "--root", "root", "--manual")[0] == 0
+    status, again = run("chain", "found", "--root", "root", "--manual")
     assert (status, again["error"]["code"]) == (2, "ledger_exists")
     assert run("chain", "faucet", "100", "--to", "ann", "--root", "root") == (0, {"balance": 100 * 10**9})
     status, refused = run("chain", "faucet", "100", "--to", "ann", "--root", "ann")

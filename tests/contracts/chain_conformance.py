@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from chain_bad_input import ChainBadInput
+from chain_suite import Network, Scenario, run
 
 from gas.chain.base import Axon, Chain
-from gas.chain.keys import Signer
 from gas.chain.weights import weights_hash
 from gas.errors import ChainRefused, CommitRevealRequired, NoPermit, NotRegistered, RateLimited, StaleVersion
 
-
-class Network(Protocol):
-    """A network with a subnet that the suite may use up.
-
-    Its hyperparameters: tempo 10, weights_rate_limit 3, weights_version 2, and everything else by default.
-    ``validator`` is registered, holds by far the largest stake and a permit; ``miner`` is registered without stake;
-    ``stranger`` isn't registered but can pay for it.
-    """
-
-    netuid: int
-    commit_reveal_netuid: int
-    validator: Signer
-    miner: Signer
-    stranger: Signer
-
-    def connect(self, signer: Signer) -> Chain:
-        """A connection that signs with this hotkey; the suite closes it."""
-        ...
-
-    async def advance(self, blocks: int) -> None:
-        """Wait, or make time pass, until that many more blocks are there."""
-        ...
+__all__ = ["ChainConformance", "Network", "Scenario", "run"]
 
 
-Scenario = Callable[[Chain], Awaitable[None]]
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
-
-
-class ChainConformance:
+class ChainConformance(ChainBadInput):
     """The suite; every chain passes all of it."""
-
-    def _as(self, network: Network, signer: Signer, scenario: Scenario) -> None:
-        async def work() -> None:
-            chain = network.connect(signer)
-            try:
-                await scenario(chain)
-            finally:
-                await chain.close()
-
-        run(work())
 
     def test_blocks_come_one_by_one(self, network: Network) -> None:
         async def scenario(chain: Chain) -> None:
@@ -94,14 +56,6 @@ class ChainConformance:
             assert (rules.tempo, rules.weights_rate_limit, rules.weights_version) == (10, 3, 2)
             assert not rules.commit_reveal
             assert (await chain.hyperparameters(network.commit_reveal_netuid)).commit_reveal
-
-        self._as(network, network.validator, scenario)
-
-    def test_an_unknown_subnet_is_refused(self, network: Network) -> None:
-        async def scenario(chain: Chain) -> None:
-            with pytest.raises(ChainRefused) as error:
-                await chain.metagraph(60_000)
-            assert error.value.error_code == "unknown_subnet"
 
         self._as(network, network.validator, scenario)
 
@@ -221,3 +175,103 @@ class ChainConformance:
             await chain.reveal_weights(netuid, [0], [5], [1, 2, 3], 2)
 
         self._as(network, network.validator, scenario)
+
+    def test_an_axon_may_have_an_ipv6_address(self, network: Network) -> None:
+        async def scenario(chain: Chain) -> None:
+            await chain.serve_axon(network.netuid, Axon("2001:db8::7", 8091))
+            me = (await chain.metagraph(network.netuid)).by_hotkey(network.miner.ss58_address)
+            assert me is not None
+            assert me.axon == Axon("2001:db8::7", 8091)
+
+        self._as(network, network.miner, scenario)
+
+    @pytest.mark.parametrize("data", ["x" * 128, "\u00e4" * 64, "a\u0000b"], ids=["128", "utf8", "nul"])
+    def test_a_commitment_comes_back_as_it_was(self, network: Network, data: str) -> None:
+        async def scenario(chain: Chain) -> None:
+            await chain.set_commitment(network.netuid, data)
+            found = await chain.get_commitment(network.netuid, network.miner.ss58_address)
+            assert found is not None
+            assert found.data == data
+
+        self._as(network, network.miner, scenario)
+
+    def test_two_connections_of_one_key_do_not_take_each_others_turn(self, network: Network) -> None:
+        async def work() -> None:
+            chains = [network.connect(network.miner) for _ in range(2)]
+            try:
+                for turn in range(3):
+                    for which, chain in enumerate(chains):
+                        await chain.set_commitment(network.netuid, f"{turn}/{which}")
+                found = await chains[0].get_commitment(network.netuid, network.miner.ss58_address)
+                assert found is not None
+                assert found.data == "2/1"
+            finally:
+                for chain in chains:
+                    await chain.close()
+
+        run(work())
+
+    def test_a_metagraph_is_whole_while_a_neuron_is_replaced(self, network: Network) -> None:
+        full: int | None = getattr(network, "full_netuid", None)
+        if full is None:
+            return
+
+        async def work() -> None:
+            watcher, newcomer = network.connect(network.validator), network.connect(network.stranger)
+            try:
+                before = (await watcher.metagraph(full)).by_hotkey(network.miner.ss58_address)
+                assert before is not None
+                joining = asyncio.ensure_future(newcomer.register(full))
+                seen = [await watcher.metagraph(full)]
+                while not joining.done():
+                    seen.append(await watcher.metagraph(full))
+                uid = await joining
+                seen.append(await watcher.metagraph(full))
+            finally:
+                await watcher.close()
+                await newcomer.close()
+            assert uid == before.uid
+            for graph in seen:
+                hotkeys = [neuron.hotkey for neuron in graph.neurons]
+                assert [neuron.uid for neuron in graph.neurons] == [0, 1, 2]
+                assert len(set(hotkeys)) == 3
+                assert (network.miner.ss58_address in hotkeys) != (network.stranger.ss58_address in hotkeys)
+            new = seen[-1].neurons[uid]
+            assert new.hotkey == network.stranger.ss58_address
+            assert new.registered_at == new.last_update > before.registered_at
+            assert (new.axon, new.permit, new.incentive, new.emission) == (None, False, 0.0, 0)
+
+        run(work())
+
+    def test_published_weights_go_the_subnets_own_way(self, network: Network) -> None:
+        async def scenario(chain: Any) -> None:
+            await network.advance(3)
+            me = network.validator.ss58_address
+            for netuid in (network.netuid, network.commit_reveal_netuid):
+                graph = await chain.metagraph(netuid)
+                mine, miner = graph.by_hotkey(me), graph.by_hotkey(network.miner.ss58_address)
+                assert mine is not None
+                assert miner is not None
+                said = ([0, miner.uid], [13_107, 65_535], 2)
+                receipt = await chain.publish_weights(netuid, *said, salt=[4, 5, 6])
+                assert (receipt.netuid, list(receipt.uids), list(receipt.weights)) == (netuid, said[0], said[1])
+                assert receipt.block > graph.block - 1
+                if receipt.kind == "committed":
+                    await network.advance(10)
+                    await chain.reveal_weights(netuid, *said[:2], receipt.salt, 2)
+                if receipt.kind != "timelocked":
+                    weights = await chain.weights_in_force(netuid)
+                    assert weights[mine.uid] == dict(zip(*said[:2], strict=True))
+
+        self._as(network, network.validator, scenario)
+
+    def test_a_slot_costs_its_buyer_and_nobody_else(self, network: Network) -> None:
+        async def scenario(chain: Any) -> None:
+            buyer, other = network.stranger.ss58_address, network.miner.ss58_address
+            before, idle = await chain.balance_of(buyer), await chain.balance_of(other)
+            assert await chain.balance() == before
+            await chain.register(network.netuid)
+            assert 0 < await chain.balance_of(buyer) < before
+            assert await chain.balance_of(other) == idle
+
+        self._as(network, network.stranger, scenario)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gas.errors import ConfigurationError
 from gas.scoring.generators import default_prices
-from gas.scoring.weights import EMISSION_PROFILES, EmissionProfile
+from gas.scoring.weights import EMISSION_PROFILES, EmissionProfile, MinerClass
 from gas.storage.database import open_database
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
 from gas.types import Modality
@@ -110,6 +110,14 @@ def test_the_best_detector_takes_the_share_of_its_modality_and_the_weights_sum_t
     assert plan.winners == {Modality.IMAGE: 5}
     assert "winner takes the whole 70%" in plan.reasons[5][0]
     assert all(plan.reasons[uid] for uid in (2, 3, 4, 5, 6))
+
+
+def test_a_share_that_cannot_be_burnt_is_told_and_never_given_to_others() -> None:
+    with pytest.raises(ConfigurationError) as error:
+        plan_weights([], {2: 1.0}, EMISSION_PROFILES["gas"], owner_uid=-1)
+    assert error.value.error_code == "no_burn_slot"
+    everything = EmissionProfile("all", {MinerClass.GENERATOR: 1.0})
+    assert plan_weights([], {2: 1.0}, everything, owner_uid=-1).weights == {2: 1.0}
 
 
 def test_the_share_of_a_class_with_nobody_to_pay_is_burnt_and_said() -> None:

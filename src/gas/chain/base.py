@@ -62,7 +62,15 @@ class Neuron:
 
 @dataclass(frozen=True, slots=True)
 class Metagraph:
-    """Frozen snapshot of a subnet; ``neurons[i].uid == i``."""
+    """Frozen snapshot of a subnet; ``neurons[i].uid == i``.
+
+    Attributes:
+        netuid: Which subnet.
+        block: As of which block.
+        owner_uid: Slot of the owner's hotkey, to which what nobody has earned is given to be burnt; -1 when it
+            holds none.
+        neurons: One for each slot.
+    """
 
     netuid: int
     block: int

@@ -226,16 +226,31 @@ def load_hotkey(wallets: Path, name: str, hotkey: str = "default") -> KeySigner:
             (``key_unreadable``).
     """
     _check_name(hotkey)
-    return _load(_folder(wallets, name) / "hotkeys" / hotkey, f"hotkey {name}/{hotkey}")
+    return _load(
+        _folder(wallets, name) / "hotkeys" / hotkey,
+        f"hotkey {name}/{hotkey}",
+        encrypted_hint="Services work with an unencrypted hotkey.",
+    )
 
 
-def load_coldkey(wallets: Path, name: str) -> KeySigner:
-    """An unencrypted coldkey's signer, for founding a local network.
+def load_coldkey(wallets: Path, name: str, *, password: str | None = None) -> KeySigner:
+    """A coldkey's signer, for commands that move money; nothing is ever asked for here.
+
+    Args:
+        wallets: Folder of all wallets.
+        name: The wallet's name.
+        password: Opens an encrypted coldkey, which takes seconds by design; not needed for an unencrypted one.
 
     Raises:
-        ConfigurationError: As :func:`load_hotkey`; an encrypted coldkey is refused, never asked for.
+        ConfigurationError: As :func:`load_hotkey`; an encrypted coldkey without a password is refused
+            (``key_encrypted``), and so is a password that doesn't open it (``wrong_password``).
     """
-    return _load(_folder(wallets, name) / "coldkey", f"coldkey of {name}")
+    return _load(
+        _folder(wallets, name) / "coldkey",
+        f"coldkey of {name}",
+        password,
+        encrypted_hint="Its password is asked for in a terminal, or named with --password-env or --password-file.",
+    )
 
 
 def view_wallet(wallets: Path, name: str) -> WalletView:
@@ -303,20 +318,23 @@ def _protect(folder: Path) -> None:
         path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _load(path: Path, what: str) -> KeySigner:
+def _load(path: Path, what: str, password: str | None = None, *, encrypted_hint: str) -> KeySigner:
     if not path.is_file():
         raise ConfigurationError(
             f"There is no {what}.", code="wallet_missing", hint="Make one with `gascli wallet new`, or with btcli."
         )
     file = Keyfile(path=str(path))
     try:
-        if file.is_encrypted():
-            raise ConfigurationError(
-                f"The {what} is encrypted.", code="key_encrypted", hint="Services work with an unencrypted hotkey."
-            )
-        return _signer(file.get_keypair())
+        encrypted = bool(file.is_encrypted())
+        if encrypted and password is None:
+            raise ConfigurationError(f"The {what} is encrypted.", code="key_encrypted", hint=encrypted_hint)
+        return _signer(file.get_keypair(password) if encrypted else file.get_keypair())
     except (KeyFileError, ValueError):
         # The library's message may quote what the file holds, so it is not passed on.
+        if password is not None:
+            raise ConfigurationError(
+                f"The password does not open the {what}.", code="wrong_password", hint="Or the key file is damaged."
+            ) from None
         raise ConfigurationError(f"The {what} is no readable key file.", code="key_unreadable") from None
 
 

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from gas.cli.endpoint import ChainEndpoint
+
 __all__ = ["serve", "try_pipeline"]
 
 
@@ -21,6 +23,7 @@ def serve(
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger and the wallets.")] = Path(".gas"),
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    chain_endpoint: ChainEndpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8091,
     state: Annotated[Path | None, typer.Option(help="Folder for tasks; default: in the home.")] = None,
@@ -39,7 +42,7 @@ def serve(
     configure_logs()
     asyncio.run(
         _serve(
-            wallet_name, wallet_hotkey, pipeline, credential, library, home, netuid, host, port,
+            wallet_name, wallet_hotkey, pipeline, credential, library, home, netuid, chain_endpoint, host, port,
             state or home / "miners" / wallet_name, allow_local_webhooks, require_permit, threads,
         )
     )  # fmt: skip
@@ -53,6 +56,7 @@ async def _serve(
     library: Path | None,
     home: Path,
     netuid: int,
+    endpoint: str | None,
     host: str,
     port: int,
     state: Path,
@@ -62,10 +66,9 @@ async def _serve(
 ) -> None:
     from gas.chain.base import Axon
     from gas.chain.keys import load_hotkey
-    from gas.chain.local.chain import LocalChain
+    from gas.cli.endpoint import home_settings, open_chain
     from gas.cli.servers import Server, listen
     from gas.clock import RandomIds, SystemClock
-    from gas.config import HomeSettings
     from gas.generation.local import load_pipeline
     from gas.generation.signing import load_leaf, sign_medium
     from gas.miners.generator import GeneratorRules, create_app
@@ -74,10 +77,10 @@ async def _serve(
     from gas.protocol.epistula import ReplayGuard
     from gas.protocol.server import EpistulaGate, MetagraphCache
 
-    settings, clock, ids = HomeSettings(home=home), SystemClock(), RandomIds()
+    settings, clock, ids = home_settings(home, chain_endpoint=endpoint), SystemClock(), RandomIds()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
     leaf = load_leaf(credential, wallet)
-    chain = LocalChain(settings.ledger_path, signer, clock)
+    chain = await open_chain(settings, signer, clock)
     socket = listen(host, port)
     try:
         pipeline = load_pipeline(pipeline_name, library=_library(pipeline_name, library), threads=threads)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gas.cli.endpoint import ChainEndpoint
 from gas.types import Modality, Vertical
 
 __all__ = ["push", "status"]
@@ -24,6 +25,7 @@ def push(
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     home: Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger and the wallets.")] = Path(".gas"),
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    chain_endpoint: ChainEndpoint = None,
     api_url: Annotated[str, typer.Option(help="The arena's address.")] = "http://127.0.0.1:8100",
     arena_hotkey: Annotated[str, typer.Option(help="The arena's hotkey; default: the validator's of the home.")] = "",
     vertical: Annotated[Vertical, typer.Option(help="Specialisation.")] = Vertical.GENERAL,
@@ -43,7 +45,18 @@ def push(
         if not path.exists():
             raise ConfigurationError(f"There is no {path}.")
     results = asyncio.run(
-        _push(packages, wallet_name, wallet_hotkey, home, netuid, api_url, arena_hotkey, vertical, quiet=json_output)
+        _push(
+            packages,
+            wallet_name,
+            wallet_hotkey,
+            home,
+            netuid,
+            chain_endpoint,
+            api_url,
+            arena_hotkey,
+            vertical,
+            quiet=json_output,
+        )
     )
     if json_output:
         print(json.dumps({"pushed": results}))
@@ -96,6 +109,7 @@ async def _push(
     hotkey: str,
     home: Path,
     netuid: int,
+    endpoint: str | None,
     url: str,
     arena_hotkey: str,
     vertical: Vertical,
@@ -109,16 +123,15 @@ async def _push(
     from gas.arena.push import push as push_package
     from gas.arena.push import submission_status
     from gas.chain.keys import load_hotkey
-    from gas.chain.local.chain import LocalChain
+    from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import RandomIds, SystemClock
-    from gas.config import HomeSettings
     from gas.protocol.client import SignedClient
     from gas.submissions.pack import pack
 
-    settings, clock = HomeSettings(home=home), SystemClock()
+    settings, clock = home_settings(home, chain_endpoint=endpoint), SystemClock()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
     arena = arena_hotkey or load_hotkey(settings.wallets_path, "validator").ss58_address
-    chain = LocalChain(settings.ledger_path, signer, clock)
+    chain = await open_chain(settings, signer, clock)
     results = []
     try:
         with tempfile.TemporaryDirectory(prefix="gas-push-") as scratch:

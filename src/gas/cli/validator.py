@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gas.cli.endpoint import ChainEndpoint
+
 if TYPE_CHECKING:
     from gas.storage.database import Database
 
@@ -50,12 +52,14 @@ def media(home: Home = Path(".gas"), wallet_name: Wallet = "validator", json_out
 def weights(
     home: Home = Path(".gas"),
     wallet_name: Wallet = "validator",
+    wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    chain_endpoint: ChainEndpoint = None,
     profile: Annotated[str, typer.Option(help="Emission profile: gas, live, serving or full.")] = "gas",
     json_output: Json = False,
 ) -> None:
     """What the weights would be now, and why; nothing is set on the chain."""
-    plan = _plan(home, wallet_name, netuid, profile)
+    plan = _plan(home, wallet_name, wallet_hotkey, netuid, chain_endpoint, profile)
     if json_output:
         print(json.dumps(plan))
         return
@@ -63,29 +67,30 @@ def weights(
         print(f"uid {uid:>3}  {plan['weights'].get(uid, 0.0):7.2%}  {' '.join(sentences)}")
 
 
-def _open(home: Path, wallet: str) -> tuple[Database, str]:
+def _open(home: Path, wallet: str, hotkey: str = "default") -> tuple[Database, str]:
     from gas.chain.keys import load_hotkey
     from gas.config import HomeSettings
     from gas.errors import ConfigurationError
     from gas.storage.database import open_database
 
     settings = HomeSettings(home=home)
-    if not settings.ledger_path.exists():
+    known = (settings.ledger_path, settings.home / "gas.db")
+    if not settings.database_url and not any(path.exists() for path in known):
         raise ConfigurationError(f"{home} is no home of a validator.", hint="gascli demo makes one; or name --home.")
-    validator = load_hotkey(settings.wallets_path, wallet).ss58_address
+    validator = load_hotkey(settings.wallets_path, wallet, hotkey).ss58_address
     return open_database(settings.resolved_database_url), validator
 
 
-def _plan(home: Path, wallet: str, netuid: int, profile_name: str) -> dict[str, Any]:
+def _plan(home: Path, wallet: str, hotkey: str, netuid: int, endpoint: str | None, profile_name: str) -> dict[str, Any]:
     import asyncio
 
     from sqlalchemy import select
 
     from gas.arena.rounds import standings
+    from gas.chain.base import Metagraph
     from gas.chain.keys import load_hotkey
-    from gas.chain.local.chain import LocalChain
+    from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import SystemClock
-    from gas.config import HomeSettings
     from gas.errors import ConfigurationError
     from gas.scoring.generators import default_prices
     from gas.scoring.weights import EMISSION_PROFILES
@@ -98,11 +103,18 @@ def _plan(home: Path, wallet: str, netuid: int, profile_name: str) -> dict[str, 
         raise ConfigurationError(
             f"There is no emission profile {profile_name!r}.", hint=f"Known: {', '.join(EMISSION_PROFILES)}."
         )
-    database, validator = _open(home, wallet)
-    settings, clock = HomeSettings(home=home), SystemClock()
-    chain = LocalChain(settings.ledger_path, load_hotkey(settings.wallets_path, wallet), clock)
+    database, validator = _open(home, wallet, hotkey)
+    settings, clock = home_settings(home, chain_endpoint=endpoint), SystemClock()
+
+    async def look() -> Metagraph:
+        chain = await open_chain(settings, load_hotkey(settings.wallets_path, wallet, hotkey), clock)
+        try:
+            return await chain.metagraph(netuid)
+        finally:
+            await chain.close()
+
     try:
-        graph = asyncio.run(chain.metagraph(netuid))
+        graph = asyncio.run(look())
         uids: dict[str, int] = {neuron.hotkey: neuron.uid for neuron in graph.neurons}
         detectors: list[DetectorStanding] = []
         with database.read() as session:
@@ -131,7 +143,6 @@ def _plan(home: Path, wallet: str, netuid: int, profile_name: str) -> dict[str, 
         rewards = {uids[g.hotkey]: g.reward.reward for g in generators if g.verified or g.refused}
         plan = plan_weights(detectors, rewards, profile, graph.owner_uid)
     finally:
-        chain.ledger.close()
         database.close()
     return {
         "profile": profile.name,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gas.chain.keys import WalletView, create_hotkey, create_wallet, list_wallets, load_hotkey, verify, view_wallet
+from gas.cli.coldkeys import PasswordEnv, PasswordFile, library_talks_to_stderr, open_coldkey, password_from
 from gas.config import HomeSettings
 from gas.errors import ConfigurationError
 
@@ -34,25 +31,26 @@ def new(
     no_password: Annotated[
         bool, typer.Option(help="Leave the coldkey readable: for tests and demonstrations.")
     ] = False,
+    password_env: PasswordEnv = None,
+    password_file: PasswordFile = None,
     home: _Home = None,
     wallets: _Wallets = None,
     json_output: _Json = False,
 ) -> None:
-    """Make a wallet with one hotkey, or add a hotkey to a wallet that is there."""
+    """Make a wallet with one hotkey, or add a hotkey to a wallet that is there.
+
+    The coldkey is encrypted with a password that is asked for, or read from a variable or a file. Services only ever
+    need the hotkey.
+    """
     folder = _folder(home, wallets)
     if (folder / name).is_dir():
         address = create_hotkey(folder, name, hotkey)
         _print({"name": name, "hotkey": hotkey, "address": address}, f"{name}/{hotkey}  {address}", json_output)
         return
-    password = None
-    if not no_password:
-        if not sys.stdin.isatty():
-            raise ConfigurationError(
-                "There is no terminal to ask for the coldkey's password.",
-                hint="Take --no-password where the coldkey may be readable.",
-            )
-        password = typer.prompt("Password of the coldkey", hide_input=True, confirmation_prompt=True, err=True)
-    with _library_talks_to_stderr():
+    if no_password and (password_env or password_file):
+        raise ConfigurationError("A coldkey has a password or none.")
+    password = None if no_password else password_from(password_env, password_file, confirm=True)
+    with library_talks_to_stderr():
         made = create_wallet(folder, name, hotkey, password=password)
     _print(_as_dict(made.view), _as_text(made.view), json_output)
     if not json_output:
@@ -83,12 +81,16 @@ def sign(
     message: Annotated[str | None, typer.Argument(help="Text to sign; or give --file.")] = None,
     file: Annotated[Path | None, typer.Option(help="Sign a file's bytes.")] = None,
     hotkey: _Hotkey = "default",
+    coldkey: Annotated[bool, typer.Option("--coldkey", help="Sign with the coldkey instead.")] = False,
+    password_env: PasswordEnv = None,
+    password_file: PasswordFile = None,
     home: _Home = None,
     wallets: _Wallets = None,
     json_output: _Json = False,
 ) -> None:
-    """Sign a text or a file with a hotkey (sr25519)."""
-    signer = load_hotkey(_folder(home, wallets), name, hotkey)
+    """Sign a text or a file with a hotkey, or with the coldkey (sr25519)."""
+    folder = _folder(home, wallets)
+    signer = open_coldkey(folder, name, password_env, password_file) if coldkey else load_hotkey(folder, name, hotkey)
     signature = "0x" + signer.sign(_message(message, file)).hex()
     _print({"address": signer.ss58_address, "signature": signature}, signature, json_output)
 
@@ -143,16 +145,3 @@ def _as_text(view: WalletView) -> str:
 
 def _print(data: dict[str, object], text: str, json_output: bool) -> None:
     typer.echo(json.dumps(data) if json_output else text)
-
-
-@contextmanager
-def _library_talks_to_stderr() -> Iterator[None]:
-    """Keep the wallet library's own remarks out of what programs read."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)

@@ -206,8 +206,12 @@ def plan_weights(
         detectors: Everybody who was in a round that has ended.
         generators: Score of each generator, by uid.
         profile: Shares of the classes.
-        owner_uid: Where burnt shares go.
+        owner_uid: Where burnt shares go; negative when the owner's hotkey holds no slot.
         champions: Winners of the rounds before, with the scores that they defend.
+
+    Raises:
+        ConfigurationError: ``no_burn_slot``: a share has to be burnt, and the owner holds no slot. It must not go to
+            others silently.
     """
     reasons: dict[int, list[str]] = {}
     rewards: dict[MinerClass, dict[int, float]] = {MinerClass.GENERATOR: dict(generators)}
@@ -232,6 +236,13 @@ def plan_weights(
         part = score / total if total else 0.0
         reasons.setdefault(uid, []).append(f"{part:.1%} of the generators' scores: as much of their {pot:.0%}.")
     weights = network_weights(rewards, profile, owner_uid)
+    if owner_uid < 0 and owner_uid in weights:
+        raise ConfigurationError(
+            f"{weights[owner_uid]:.0%} of the emission has nobody to be paid to, and can't be burnt: the subnet's "
+            "owner holds no slot.",
+            code="no_burn_slot",
+            hint="Register the owner's hotkey on the subnet, or take a profile whose classes all have somebody to pay.",
+        )
     unpaid = [c.value for c, share in profile.shares.items() if share > 0 and not any(rewards.get(c, {}).values())]
     if unpaid:
         reasons.setdefault(owner_uid, []).append(f"Nobody to pay for {', '.join(unpaid)}: burnt.")

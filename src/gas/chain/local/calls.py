@@ -15,11 +15,12 @@ from typing import Final
 from gas.chain.keys import Signer, is_address, verify
 from gas.errors import ChainRefused
 
-__all__ = ["JsonValue", "Params", "SignedCall", "sign_call"]
+__all__ = ["MAX_CALL_BYTES", "JsonValue", "Params", "SignedCall", "sign_call"]
 
 JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
-_MAX_CALL_BYTES: Final = 256 * 1024
+MAX_CALL_BYTES: Final = 256 * 1024
+"""Most bytes that a call's payload may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,6 @@ class SignedCall:
             ChainRefused: ``malformed_call`` or ``bad_signature``.
         """
         payload = _payload(chain_id, self.kind, self.signer, self.nonce, self.params)
-        if len(payload) > _MAX_CALL_BYTES:
-            raise ChainRefused("The call is too large.", code="malformed_call")
         if not verify(self.signer, payload, self.signature):
             raise ChainRefused("The call's signature isn't its signer's.", code="bad_signature")
         if self.cosigner and not verify(self.cosigner, payload, self.cosignature):
@@ -68,7 +67,11 @@ def sign_call(
     nonce: int,
     cosigner: Signer | None = None,
 ) -> SignedCall:
-    """Sign one call for one ledger."""
+    """Sign one call for one ledger.
+
+    Raises:
+        ChainRefused: ``malformed_call``: too large, or no plain JSON.
+    """
     payload = _payload(chain_id, kind, signer.ss58_address, nonce, params)
     second = cosigner if cosigner is not None and cosigner.ss58_address != signer.ss58_address else None
     return SignedCall(
@@ -156,4 +159,10 @@ def _payload(chain_id: str, kind: str, signer: str, nonce: int, params: Mapping[
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise _malformed("The call's parameters are not plain JSON.") from None
+    if len(text) > MAX_CALL_BYTES:
+        raise ChainRefused(
+            f"The call is larger than {MAX_CALL_BYTES // 1024} KiB.",
+            code="malformed_call",
+            hint="Weights name each uid once, and a subnet has at most 4096.",
+        )
     return b"gas-ledger-v1:" + text.encode()

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TypeVar
 
-from gas.chain.base import Axon, Commitment, Hyperparameters, Metagraph
+from gas.chain.base import Commitment, Hyperparameters, Metagraph
 from gas.chain.keys import Signer
 from gas.chain.local import views
 from gas.chain.local.calls import JsonValue
+from gas.chain.local.interface import STALL_SECONDS, LedgerChain
 from gas.chain.local.ledger import Ledger
+from gas.chain.local.state import Transaction
 from gas.clock import Clock
 from gas.errors import ChainUnreachable
 from gas.types import Hotkey, Rao
 
 __all__ = ["LocalChain"]
 
-_STALL_SECONDS: Final = 120.0
+T = TypeVar("T")
 
 
-class LocalChain:
-    """One key's view of a local ledger; implements :class:`gas.chain.base.Chain`.
+class LocalChain(LedgerChain):
+    """One key's view of a ledger in a file on this machine; implements :class:`gas.chain.base.Chain`.
 
     SQLite runs in a worker thread, so that the event loop never waits for the disk.
 
     Args:
         path: The ledger's file.
-        signer: The hotkey that signs.
+        signer: The hotkey that signs; None for one who only looks.
         clock: Where block time comes from.
         coldkey: Pays for registration and stake; without one, the hotkey is its own coldkey.
         poll_seconds: How often :meth:`blocks` looks; None means a quarter of a block, at most a second.
@@ -41,15 +43,14 @@ class LocalChain:
     def __init__(
         self,
         path: Path,
-        signer: Signer,
+        signer: Signer | None,
         clock: Clock,
         *,
         coldkey: Signer | None = None,
         poll_seconds: float | None = None,
     ) -> None:
+        super().__init__(signer, coldkey)
         self.ledger = Ledger(path, clock)
-        self.signer = signer
-        self._coldkey = coldkey or signer
         self._clock = clock
         self._poll = min(1.0, self.ledger.block_seconds / 4) if poll_seconds is None else poll_seconds
 
@@ -58,13 +59,8 @@ class LocalChain:
         return await asyncio.to_thread(self.ledger.block)
 
     async def blocks(self) -> AsyncIterator[int]:
-        """The newest block, and every one that comes after.
-
-        Raises:
-            ChainUnreachable: No new block for 120 s (or ten blocks, if that is longer). A manual ledger may stand
-                still as long as it likes.
-        """
-        stall = max(_STALL_SECONDS, 10 * self.ledger.block_seconds)
+        """The newest block, and every one that comes after; raises as :meth:`LedgerChain.blocks` says."""
+        stall = max(STALL_SECONDS, 10 * self.ledger.block_seconds)
         seen, since = -1, self._clock.monotonic()
         while True:
             block = await self.block()
@@ -72,111 +68,53 @@ class LocalChain:
                 for number in range(seen + 1 if seen >= 0 else block, block + 1):
                     yield number
                 seen, since = block, self._clock.monotonic()
-            elif not self.ledger.manual and self._clock.monotonic() - since > stall:
-                raise ChainUnreachable(f"No new block for {stall:.0f} s.", hint="Check the clock and the disk.")
+            elif self._clock.monotonic() - since > stall:
+                if not await asyncio.to_thread(lambda: self.ledger.manual):
+                    raise ChainUnreachable(f"No new block for {stall:.0f} s.", hint="Check the clock and the disk.")
+                since = self._clock.monotonic()
             await asyncio.sleep(self._poll)
 
     async def metagraph(self, netuid: int) -> Metagraph:
         """Snapshot of a subnet in the newest block."""
-
-        def work() -> Metagraph:
-            self.ledger.block()
-            with self.ledger.read() as tx:
-                return views.metagraph(tx, netuid)
-
-        return await asyncio.to_thread(work)
+        return await self._look(lambda tx: views.metagraph(tx, netuid))
 
     async def hyperparameters(self, netuid: int) -> Hyperparameters:
         """Rules of a subnet."""
+        return await self._look(lambda tx: tx.subnet(netuid).hyperparameters)
 
-        def work() -> Hyperparameters:
-            with self.ledger.read() as tx:
-                return tx.subnet(netuid).hyperparameters
-
-        return await asyncio.to_thread(work)
-
-    async def register(self, netuid: int) -> int:
-        """Take a slot for the hotkey by burning the price from the coldkey's account; returns the uid."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "hotkey": self.signer.ss58_address}
-        uid = await asyncio.to_thread(self.ledger.call, self._coldkey, "register", params, cosigner=self.signer)
-        return int(uid or 0)
-
-    async def add_stake(self, netuid: int, amount: int) -> None:
-        """Stake the coldkey's rao to the hotkey."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "hotkey": self.signer.ss58_address, "amount": amount}
-        await asyncio.to_thread(self.ledger.call, self._coldkey, "add_stake", params)
-
-    async def remove_stake(self, netuid: int, amount: int) -> None:
-        """Take staked rao back to the coldkey's account."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "hotkey": self.signer.ss58_address, "amount": amount}
-        await asyncio.to_thread(self.ledger.call, self._coldkey, "remove_stake", params)
-
-    async def balance(self) -> Rao:
-        """Free rao on the coldkey's account."""
-
-        def work() -> Rao:
-            with self.ledger.read() as tx:
-                return tx.balance(self._coldkey.ss58_address)
-
-        return await asyncio.to_thread(work)
-
-    async def serve_axon(self, netuid: int, axon: Axon) -> None:
-        """Publish where the hotkey listens."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "ip": axon.ip, "port": axon.port, "protocol": axon.protocol}
-        await asyncio.to_thread(self.ledger.call, self.signer, "serve_axon", params)
-
-    async def set_weights(self, netuid: int, uids: Sequence[int], weights: Sequence[int], version_key: int = 0) -> None:
-        """Set the hotkey's weights; refusals as in :class:`gas.chain.base.Chain`."""
-        params: dict[str, JsonValue] = {
-            "netuid": netuid,
-            "uids": list(uids),
-            "weights": list(weights),
-            "version_key": version_key,
-        }
-        await asyncio.to_thread(self.ledger.call, self.signer, "set_weights", params)
-
-    async def commit_weights(self, netuid: int, commit_hash: bytes) -> None:
-        """Commit to the hash of weights; :func:`gas.chain.weights.weights_hash` makes it."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "hash": commit_hash.hex()}
-        await asyncio.to_thread(self.ledger.call, self.signer, "commit_weights", params)
-
-    async def reveal_weights(
-        self, netuid: int, uids: Sequence[int], weights: Sequence[int], salt: Sequence[int], version_key: int = 0
-    ) -> None:
-        """Reveal weights in exactly the epoch that is one period after their commit."""
-        params: dict[str, JsonValue] = {
-            "netuid": netuid,
-            "uids": list(uids),
-            "weights": list(weights),
-            "salt": list(salt),
-            "version_key": version_key,
-        }
-        await asyncio.to_thread(self.ledger.call, self.signer, "reveal_weights", params)
-
-    async def set_commitment(self, netuid: int, data: str) -> None:
-        """Publish up to 128 bytes of UTF-8 text under the hotkey, in place of the text before."""
-        params: dict[str, JsonValue] = {"netuid": netuid, "data": data}
-        await asyncio.to_thread(self.ledger.call, self.signer, "set_commitment", params)
+    async def balance_of(self, address: str) -> Rao:
+        """Free rao on an account; 0 for one that nobody has seen."""
+        return await self._look(lambda tx: tx.balance(address))
 
     async def get_commitment(self, netuid: int, hotkey: str) -> Commitment | None:
         """A hotkey's published text and the block of its publication."""
-
-        def work() -> Commitment | None:
-            with self.ledger.read() as tx:
-                return views.commitment(tx, netuid, hotkey)
-
-        return await asyncio.to_thread(work)
+        return await self._look(lambda tx: views.commitment(tx, netuid, hotkey))
 
     async def emissions(self, netuid: int, since_epoch: int = 0) -> dict[Hotkey, views.Pay]:
         """What each hotkey has been paid in the epochs from ``since_epoch`` on (the first epoch is 1), in rao."""
+        return await self._look(lambda tx: views.emissions(tx, netuid, since_epoch))
 
-        def work() -> dict[Hotkey, views.Pay]:
-            self.ledger.block()
-            with self.ledger.read() as tx:
-                return views.emissions(tx, netuid, since_epoch)
+    async def standing(self, netuid: int) -> views.Standing:
+        """Where the ledger and a subnet stand: block, epochs, price of a slot, money."""
+        return await self._look(lambda tx: views.standing(tx, netuid))
 
-        return await asyncio.to_thread(work)
+    async def weights_in_force(self, netuid: int) -> dict[int, dict[int, int]]:
+        """Uid of the validator -> uid of the miner -> u16, max-upscaled; validators without weights left out."""
+        return await self._look(lambda tx: views.stored_weights(tx, netuid))
 
     async def close(self) -> None:
         """Close the file."""
         await asyncio.to_thread(self.ledger.close)
+
+    async def _call(
+        self, signer: Signer, kind: str, params: Mapping[str, JsonValue], *, cosigner: Signer | None = None
+    ) -> int | None:
+        return await asyncio.to_thread(self.ledger.call, signer, kind, params, cosigner=cosigner)
+
+    async def _look(self, view: Callable[[Transaction], T]) -> T:
+        def work() -> T:
+            self.ledger.block()
+            with self.ledger.read() as tx:
+                return view(tx)
+
+        return await asyncio.to_thread(work)

@@ -17,7 +17,7 @@ from typing import Final
 from gas.chain.keys import Signer, is_address
 from gas.chain.local.calls import JsonValue
 from gas.chain.local.ledger import Ledger
-from gas.chain.local.schema import SCHEMA_VERSION, create_file
+from gas.chain.local.schema import SCHEMA_VERSION, create_file, unusable
 from gas.clock import Clock
 from gas.errors import ChainUnreachable, ConfigurationError, NotRegistered
 
@@ -68,7 +68,7 @@ def create_ledger(path: Path, *, root: str, clock: Clock, block_seconds: float =
         )
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise ChainUnreachable("The ledger's file can't be written.") from error
+        raise unusable(error, "The ledger's file can't be written.") from error
     finally:
         connection.close()
     return Ledger(path, clock)

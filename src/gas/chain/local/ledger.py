@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import Final
 
 from gas.chain.keys import Signer
-from gas.chain.local import money, subnets, weights
+from gas.chain.local import blocktime, money, subnets, weights
+from gas.chain.local.blocktime import MAX_GAP_BLOCKS, BlockTime, read_block_time
 from gas.chain.local.calls import JsonValue, SignedCall, sign_call
 from gas.chain.local.epochs import next_due, run_due
-from gas.chain.local.schema import connect
+from gas.chain.local.schema import connect, unusable
 from gas.chain.local.state import Totals, Transaction
 from gas.clock import Clock
 from gas.errors import ChainError, ChainRefused, ChainUnreachable
 
 __all__ = ["MAX_GAP_BLOCKS", "Ledger"]
-
-MAX_GAP_BLOCKS: Final = 7200
-"""Most blocks that pass between two openings of the ledger: beyond it the chain counts as having stood still."""
 
 _NONCE_ATTEMPTS: Final = 50
 
@@ -48,6 +46,9 @@ _CALLS: Final[dict[str, Callable[[Transaction, SignedCall], int | None]]] = {
     "set_weights": weights.set_weights,
     "commit_weights": weights.commit_weights,
     "reveal_weights": weights.reveal_weights,
+    "pause": blocktime.pause,
+    "resume": blocktime.resume,
+    "advance": blocktime.advance,
 }
 
 
@@ -69,9 +70,8 @@ class Ledger:
         # Re-entrant, so that a call from inside read() is an error and not a dead lock.
         self._lock = threading.RLock()
         self._sql = connect(path)
-        row = self._sql.execute("SELECT chain_id, manual, block_ms FROM ledger").fetchone()
+        row = self._sql.execute("SELECT chain_id, block_ms FROM ledger").fetchone()
         self.chain_id: str = row["chain_id"]
-        self.manual: bool = bool(row["manual"])
         self.block_seconds: float = row["block_ms"] / 1000
 
     def __enter__(self) -> Ledger:
@@ -84,6 +84,12 @@ class Ledger:
         """Close the file."""
         with self._lock:
             self._sql.close()
+
+    @property
+    def manual(self) -> bool:
+        """Whether blocks pass by hand only: it was founded so, or it is paused."""
+        with self.read() as tx:
+            return read_block_time(tx.sql).manual
 
     def call(
         self, signer: Signer, kind: str, params: Mapping[str, JsonValue], *, cosigner: Signer | None = None
@@ -119,12 +125,15 @@ class Ledger:
         if handler is None:
             raise ChainRefused("There is no such call.", code="unknown_call")
         call.check(self.chain_id)
-        with self._write() as tx:
-            expected = tx.nonce(call.signer)
-            if call.nonce != expected:
-                raise ChainRefused(
-                    f"The nonce is {call.nonce}, and {expected} is next: a replay, or out of turn.", code="bad_nonce"
-                )
+        until = 0
+        if handler is blocktime.advance:
+            # The way there passes through epochs, so whoever may not go must be refused before the first step.
+            with self.read() as tx:
+                _require_turn(tx, call)
+                handler(tx, call)
+            until = blocktime.advance_target(call)
+        with self._write(until=until) as tx:
+            _require_turn(tx, call)
             result = handler(tx, call)
             tx.sql.execute(
                 "INSERT INTO accounts (address, nonce) VALUES (?, 1) "
@@ -155,6 +164,16 @@ class Ledger:
         with self._write(more=blocks) as tx:
             return tx.block
 
+    def pause(self) -> int:
+        """Stop the clock of the blocks; returns the block at which the ledger stands."""
+        with self._write() as tx:
+            return blocktime.stand_still(tx)
+
+    def resume(self) -> int:
+        """Let blocks follow the clock again, from where the ledger stands; returns that block."""
+        with self._write() as tx:
+            return blocktime.follow_clock(tx) if read_block_time(tx.sql).manual else tx.block
+
     def advance_to(self, block: int) -> int:
         """Let blocks pass on a manual ledger until ``block``; does nothing when it is there already."""
         self._require_manual()
@@ -164,7 +183,7 @@ class Ledger:
     def block(self) -> int:
         """The newest block, with every epoch up to it run."""
         with self.read() as tx:
-            target, anchor = self._target(tx.sql)
+            target, anchor = read_block_time(tx.sql).target(self._now_ms())
             if target == tx.block and anchor is None:
                 return target
         # Storing every block that anyone has seen keeps the number from going back with the clock.
@@ -195,8 +214,8 @@ class Ledger:
             raise ChainError("The ledger can't be asked from inside one of its own transactions.", code="nested")
 
     def _require_manual(self) -> None:
-        if not self.manual:
-            raise ChainRefused("This ledger's blocks follow the clock.", code="not_manual")
+        with self.read() as tx:
+            blocktime.require_manual(tx)
 
     @contextmanager
     def _write(self, *, until: int = 0, more: int = 0) -> Iterator[Transaction]:
@@ -211,18 +230,20 @@ class Ledger:
             while True:
                 self._sql.execute("BEGIN IMMEDIATE")
                 try:
-                    stored = int(self._sql.execute("SELECT block FROM ledger").fetchone()[0])
+                    # The clock is read inside the transaction, so that processes that wait for each other don't look
+                    # like a clock that goes back.
+                    time, now_ms = read_block_time(self._sql), self._now_ms()
                     # Epochs on the way move the stored block, but not where the way ends.
-                    until, more = max(until, stored + more), 0
-                    target, anchor = self._target(self._sql, until)
-                    self._note_time(anchor)
-                    due = next_due(Transaction(self._sql, stored), target)
+                    until, more = max(until, time.block + more), 0
+                    target, anchor = time.target(now_ms, until)
+                    self._note_time(time, now_ms, anchor)
+                    due = next_due(Transaction(self._sql, time.block), target)
                     if due is None:
-                        tx = Transaction(self._sql, target)
+                        tx = Transaction(self._sql, target, now_ms)
                         self._sql.execute("UPDATE ledger SET block = ?", (target,))
                         yield tx
                     else:
-                        tx = Transaction(self._sql, due.block)
+                        tx = Transaction(self._sql, due.block, now_ms)
                         self._sql.execute("UPDATE ledger SET block = ?", (due.block,))
                         run_due(tx, due.netuid)
                     tx.check_conservation()
@@ -233,30 +254,25 @@ class Ledger:
                 if due is None:
                     return
 
-    def _target(self, sql: sqlite3.Connection, manual_target: int = 0) -> tuple[int, tuple[int, int] | None]:
-        """The block that the clock asks for, and a new (time, block) to count from when the clock has jumped.
+    def _now_ms(self) -> int:
+        return int(self._clock.time() * 1000)
 
-        The clock is read inside the transaction, so that processes that wait for each other don't look like a clock
-        that goes back.
-        """
-        row = sql.execute("SELECT manual, block_ms, anchor_ms, anchor_block, seen_ms, block FROM ledger").fetchone()
-        block = int(row["block"])
-        if row["manual"]:
-            return max(block, manual_target), None
-        now = int(self._clock.time() * 1000)
-        if now < row["seen_ms"] - row["block_ms"]:
-            return block, (now, block)
-        target = int(row["anchor_block"]) + (now - row["anchor_ms"]) // row["block_ms"]
-        if target > block + MAX_GAP_BLOCKS:
-            return block + MAX_GAP_BLOCKS, (now, block + MAX_GAP_BLOCKS)
-        return max(block, target), None
-
-    def _note_time(self, anchor: tuple[int, int] | None) -> None:
-        if self.manual:
+    def _note_time(self, time: BlockTime, now_ms: int, anchor: tuple[int, int] | None) -> None:
+        if time.manual:
             return
         if anchor is not None:
-            self._sql.execute("UPDATE ledger SET anchor_ms = ?, anchor_block = ?", anchor)
-        self._sql.execute("UPDATE ledger SET seen_ms = ?", (int(self._clock.time() * 1000),))
+            self._sql.execute("UPDATE ledger SET anchor_ms = ?, anchor_block = ?, seen_ms = ?", (*anchor, now_ms))
+        else:
+            # The latest, and not the last: a clock that slides back step by step must add up to one that jumped.
+            self._sql.execute("UPDATE ledger SET seen_ms = ?", (max(time.seen_ms, now_ms),))
+
+
+def _require_turn(tx: Transaction, call: SignedCall) -> None:
+    expected = tx.nonce(call.signer)
+    if call.nonce != expected:
+        raise ChainRefused(
+            f"The nonce is {call.nonce}, and {expected} is next: a replay, or out of turn.", code="bad_nonce"
+        )
 
 
 @contextmanager
@@ -266,4 +282,4 @@ def _translated() -> Iterator[None]:
     except sqlite3.IntegrityError as error:
         raise ChainRefused("The call breaks a constraint of the ledger.", code="constraint") from error
     except sqlite3.Error as error:
-        raise ChainUnreachable("The ledger's file can't be used now.") from error
+        raise unusable(error, "The ledger's file can't be used now.") from error

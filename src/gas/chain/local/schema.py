@@ -9,7 +9,7 @@ from typing import Final
 
 from gas.errors import ChainUnreachable, ConfigurationError
 
-__all__ = ["SCHEMA_VERSION", "connect", "create_file"]
+__all__ = ["SCHEMA_VERSION", "connect", "create_file", "unusable"]
 
 SCHEMA_VERSION: Final = 1
 _BUSY_SECONDS: Final = 30.0
@@ -114,6 +114,21 @@ CREATE TABLE payouts (
 """
 
 
+def unusable(error: sqlite3.Error, message: str) -> ChainUnreachable:
+    """What a failure of the file means to whoever called: ``disk_full``, ``disk_error`` or ``chain_unreachable``."""
+    # The low byte is the kind of failure, the rest says which system call it was.
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind == sqlite3.SQLITE_FULL:
+        return ChainUnreachable(
+            f"{message} The disk is full.", code="disk_full", hint="Free some space; nothing that was included is lost."
+        )
+    if kind == sqlite3.SQLITE_IOERR:
+        return ChainUnreachable(
+            f"{message} The disk refuses to read or write.", code="disk_error", hint="Check the disk and its quota."
+        )
+    return ChainUnreachable(message)
+
+
 def create_file(path: Path) -> sqlite3.Connection:
     """Open a new ledger's file, readable by its owner only, inside an open exclusive transaction.
 
@@ -140,7 +155,7 @@ def create_file(path: Path) -> sqlite3.Connection:
                 connection.execute(statement)
     except sqlite3.Error as error:
         connection.close()
-        raise ChainUnreachable("The ledger's file can't be written.") from error
+        raise unusable(error, "The ledger's file can't be written.") from error
     except ConfigurationError:
         connection.close()
         raise
@@ -157,7 +172,7 @@ def connect(path: Path) -> sqlite3.Connection:
     missing = ConfigurationError(
         "There is no local ledger here.",
         code="ledger_missing",
-        hint="Make one with `gascli chain start`, or play `gascli demo`.",
+        hint="Make one with `gascli chain found`, or play `gascli demo`.",
     )
     if not path.is_file():
         raise missing
@@ -172,7 +187,7 @@ def connect(path: Path) -> sqlite3.Connection:
             )
     except sqlite3.Error as error:
         connection.close()
-        raise ChainUnreachable("The ledger's file can't be read.") from error
+        raise unusable(error, "The ledger's file can't be read.") from error
     except ConfigurationError:
         connection.close()
         raise
@@ -192,5 +207,5 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.Error as error:
         connection.close()
-        raise ChainUnreachable("The ledger's file is no readable database.") from error
+        raise unusable(error, "The ledger's file is no readable database.") from error
     return connection

@@ -65,10 +65,12 @@ class Transaction:
     Attributes:
         sql: The connection, inside ``BEGIN``.
         block: The block in which the calls of this transaction are included.
+        now_ms: Time of day in milliseconds when it began; 0 where nothing is written.
     """
 
     sql: sqlite3.Connection
     block: int
+    now_ms: int = 0
 
     def subnet(self, netuid: int) -> Subnet:
         """A subnet.
@@ -76,8 +78,10 @@ class Transaction:
         Raises:
             ChainRefused: ``unknown_subnet``.
         """
-        row = self.sql.execute("SELECT * FROM subnets WHERE netuid = ?", (netuid,)).fetchone()
-        if row is None:
+        # A number beyond u16 may be beyond what SQLite takes, too.
+        possible = 0 <= netuid <= 65535
+        row = possible and self.sql.execute("SELECT * FROM subnets WHERE netuid = ?", (netuid,)).fetchone()
+        if not row:
             raise ChainRefused(f"There is no subnet {netuid}.", code="unknown_subnet")
         return Subnet(
             netuid=netuid,

@@ -7,12 +7,24 @@ import sqlite3
 from dataclasses import dataclass
 
 from gas.chain.base import Axon, Commitment, Metagraph, Neuron
-from gas.chain.local.state import Transaction
+from gas.chain.local.blocktime import read_block_time
+from gas.chain.local.state import Totals, Transaction
 from gas.chain.local.subnets import registration_price
 from gas.chain.weights import U16_MAX
 from gas.types import Hotkey, Rao
 
-__all__ = ["Pay", "commitment", "emissions", "metagraph", "price", "stored_weights"]
+__all__ = [
+    "IncludedCall",
+    "Pay",
+    "Standing",
+    "commitment",
+    "emissions",
+    "included_call",
+    "metagraph",
+    "price",
+    "standing",
+    "stored_weights",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,42 @@ class Pay:
     def total(self) -> Rao:
         """All of it."""
         return Rao(self.incentive + self.dividends + self.owner_share)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a ledger and one of its subnets stand.
+
+    Attributes:
+        block: The newest block.
+        epochs: Epochs that the subnet has seen.
+        next_epoch: Block in which its next one is due.
+        price: What a slot costs now, in rao.
+        manual: Whether blocks pass by hand only.
+        totals: Where all money is.
+    """
+
+    block: int
+    epochs: int
+    next_epoch: int
+    price: Rao
+    manual: bool
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedCall:
+    """One call as the ledger has written it down.
+
+    Attributes:
+        block: In which block.
+        kind: Name of the call.
+        signature: The signature that it came with.
+    """
+
+    block: int
+    kind: str
+    signature: bytes
 
 
 def metagraph(tx: Transaction, netuid: int) -> Metagraph:
@@ -68,6 +116,31 @@ def commitment(tx: Transaction, netuid: int, hotkey: str) -> Commitment | None:
         "SELECT data, block FROM commitments WHERE netuid = ? AND hotkey = ?", (netuid, hotkey)
     ).fetchone()
     return None if row is None else Commitment(Hotkey(hotkey), row["data"], row["block"])
+
+
+def standing(tx: Transaction, netuid: int) -> Standing:
+    """Where the ledger and a subnet stand.
+
+    Raises:
+        ChainRefused: ``unknown_subnet``.
+    """
+    subnet = tx.subnet(netuid)
+    return Standing(
+        block=tx.block,
+        epochs=subnet.epochs,
+        next_epoch=subnet.last_epoch + subnet.hyperparameters.tempo,
+        price=Rao(registration_price(subnet, tx.block)),
+        manual=read_block_time(tx.sql).manual,
+        totals=tx.totals(),
+    )
+
+
+def included_call(tx: Transaction, signer: str, nonce: int) -> IncludedCall | None:
+    """The signer's call with this nonce, or None when none is included."""
+    row = tx.sql.execute(
+        "SELECT block, kind, signature FROM calls WHERE signer = ? AND nonce = ?", (signer, nonce)
+    ).fetchone()
+    return None if row is None else IncludedCall(int(row["block"]), str(row["kind"]), bytes(row["signature"]))
 
 
 def stored_weights(tx: Transaction, netuid: int) -> dict[int, dict[int, int]]:

@@ -96,7 +96,7 @@ class Processes:
         """Start ``gascli`` with arguments; it announces its port in a line of JSON."""
         log = self.logs / f"{name}.log"
         offset = log.stat().st_size if log.exists() else 0
-        service = Service(name, spawn(arguments, {}, log), log, offset)
+        service = Service(name, spawn(arguments, {"GAS_CHAIN_ENDPOINT": "local"}, log), log, offset)
         self._services.append(service)
         return service
 

@@ -1,0 +1,54 @@
+"""Options of every command that speaks to a chain, and the opening of that chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gas.chain.base import Chain
+    from gas.chain.keys import Signer
+    from gas.clock import Clock
+    from gas.config import HomeSettings
+
+__all__ = ["ChainEndpoint", "home_settings", "open_chain"]
+
+ChainEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--chain-endpoint",
+        help="The chain: local, ws://HOST:PORT, wss://HOST, finney or test; GAS_CHAIN_ENDPOINT or local by default.",
+    ),
+]
+"""Option of a command; None leaves it to the settings."""
+
+
+def home_settings(
+    home: Path | None = None, *, netuid: int | None = None, chain_endpoint: str | None = None
+) -> HomeSettings:
+    """The settings in force after the options of a command.
+
+    Raises:
+        ConfigurationError: The netuid or the endpoint makes no sense.
+    """
+    from gas.chain.connect import check_endpoint
+    from gas.config import HomeSettings
+    from gas.errors import ConfigurationError
+
+    given: dict[str, Any] = {"home": home, "netuid": netuid, "chain_endpoint": chain_endpoint}
+    if netuid is not None and not 0 <= netuid <= 65535:
+        raise ConfigurationError("A netuid is from 0 to 65535.")
+    settings = HomeSettings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    check_endpoint(settings.chain_endpoint)
+    return settings
+
+
+async def open_chain(
+    settings: HomeSettings, signer: Signer | None, clock: Clock, *, coldkey: Signer | None = None
+) -> Chain:
+    """The chain that the settings name; raises as :func:`gas.chain.connect.connect`."""
+    from gas.chain.connect import connect
+
+    return await connect(settings.chain_endpoint, signer, clock, coldkey=coldkey, ledger_path=settings.ledger_path)
