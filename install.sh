@@ -63,6 +63,7 @@ wanted=()
 "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
 if [ "$profile" != base ] && [ "$(uname -s)" = Linux ] && ! command -v bwrap >/dev/null; then wanted+=(bubblewrap); fi
 if [ "$profile" = dev ] && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then wanted+=(chromium); fi
+if [ "$profile" = dev ] && [ "$(uname -s)" = Linux ] && ! command -v espeak-ng >/dev/null; then wanted+=(espeak-ng); fi
 system_packages "${wanted[@]}"
 
 [ -x .venv/bin/python ] || { say "Creating .venv with $("$python" --version)"; "$python" -m venv .venv; }

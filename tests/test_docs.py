@@ -212,7 +212,7 @@ def test_the_example_epochs_end_as_the_guide_says(capsys: pytest.CaptureFixture[
 
 
 def test_the_ledger_of_the_guide_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    guide = next(block for block in blocks(ROOT / "docs" / "chain.md") if "chain start" in " ".join(block))
+    guide = next(block for block in blocks(ROOT / "docs" / "chain.md") if "chain found" in " ".join(block))
     play(guide, tmp_path / "home", capsys)
     capsys.readouterr()
     run(["chain", "status", "--json", "--home", str(tmp_path / "home")])

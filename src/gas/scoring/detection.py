@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gas.clock import derive_rng
+from gas.scoring.bootstrap import RESAMPLES, BootstrapInterval, bootstrap_sn34
 from gas.scoring.curves import average_precision, expected_calibration_error, roc_curve
 from gas.scoring.sn34 import (
     ALPHA,
@@ -24,10 +24,8 @@ from gas.scoring.sn34 import (
     answers_from_logits,
     brier,
     checked,
-    combine_sn34,
     final_score,
     mcc,
-    mcc_of_counts,
     sample_weights,
     sn34_score,
     with_failures,
@@ -54,33 +52,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-
-RESAMPLES: Final = 1000
-_DRAWS_AT_ONCE: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapInterval:
-    """A 95 % percentile interval of sn34_score from resampled clusters.
-
-    Attributes:
-        low: 2.5th percentile; None when no interval can be given.
-        high: 97.5th percentile; None when no interval can be given.
-        clusters: How many clusters were drawn from; fewer than two give no interval.
-        used: Resamples that had a score.
-        skipped: Resamples without both classes, which are left out.
-    """
-
-    low: float | None
-    high: float | None
-    clusters: int
-    used: int
-    skipped: int
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Both ends, or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,73 +217,6 @@ def evaluate_detection(
         groups=rates,
         worst_group=_worst(rates),
     )
-
-
-def bootstrap_sn34(
-    labels: ArrayLike,
-    p_fake: ArrayLike,
-    decisions: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    sources: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    resamples: int = RESAMPLES,
-) -> BootstrapInterval:
-    """A 95 % interval of sn34_score by the cluster bootstrap (section 3).
-
-    Samples of one source aren't independent, so whole sources are drawn, with replacement, as many as there are. The
-    score is a function of five sums, so each source is first reduced to its sums, and a resample is one row of a
-    matrix product. The same seed gives the same interval whatever the order of samples within a source.
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        p_fake: In [0, 1], shape (n,).
-        decisions: 0 or 1, shape (n,); p_fake > 0.5 when left out.
-        weights: Non-negative, shape (n,); all 1 when left out.
-        sources: Cluster of each sample; each sample is its own when left out.
-        seed: Of the draws.
-        alpha: Exponent of the MCC's part of the score.
-        beta: Exponent of the Brier score's part.
-        resamples: How many to draw.
-    """
-    y, p, w = checked(labels, p_fake, weights)
-    d = (p > 0.5).astype(np.float64) if decisions is None else np.asarray(decisions, dtype=np.float64)
-    if sources is None:
-        cluster = np.arange(y.size)
-    else:
-        if len(sources) != y.size:
-            raise ValueError(f"There are {len(sources)} sources for {y.size} samples.")
-        cluster = np.unique(np.asarray(sources, dtype=str), return_inverse=True)[1]
-    count = int(cluster.max(initial=-1)) + 1
-    if count < 2:
-        return BootstrapInterval(low=None, high=None, clusters=count, used=0, skipped=0)
-    error = (np.clip(p, CLIP, 1.0 - CLIP) - y) ** 2
-    parts = (w * y * d, w * (1 - y) * d, w * y * (1 - d), w * (1 - y) * (1 - d), w * error)
-    sums: Floats = np.stack([np.bincount(cluster, part, minlength=count).astype(np.float64) for part in parts], axis=1)
-
-    rng = derive_rng(seed, "sn34-bootstrap")
-    batch = max(1, _DRAWS_AT_ONCE // count)
-    drawn = [_resample(rng, sums, min(batch, resamples - start)) for start in range(0, resamples, batch)]
-    tp, fp, fn, tn, squares = np.concatenate(drawn).T
-    scored = (tp + fn > 0.0) & (fp + tn > 0.0)
-    tp, fp, fn, tn, squares = (column[scored] for column in (tp, fp, fn, tn, squares))
-    used = int(scored.sum())
-    if used == 0:
-        return BootstrapInterval(low=None, high=None, clusters=count, used=0, skipped=resamples)
-    scores = combine_sn34(mcc_of_counts(tp, fp, fn, tn), squares / (tp + fp + fn + tn), alpha, beta)
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return BootstrapInterval(low=float(low), high=float(high), clusters=count, used=used, skipped=resamples - used)
-
-
-def _resample(rng: np.random.Generator, sums: Floats, resamples: int) -> Floats:
-    """Sums of ``resamples`` draws of as many clusters as there are, shape (resamples, sums.shape[1])."""
-    count = sums.shape[0]
-    draws = rng.integers(0, count, size=(resamples, count))
-    draws += np.arange(resamples)[:, None] * count
-    times = np.bincount(draws.reshape(-1), minlength=resamples * count).reshape(resamples, count)
-    return times.astype(np.float64) @ sums
 
 
 def _rates(labels: Floats, decisions: Floats, weights: Floats) -> tuple[float | None, float | None]:
