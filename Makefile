@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; each sets up all that it needs.
-.PHONY: help demo test test-chain lint bench lock clean install install-dev
+.PHONY: help demo test test-chain security lint bench lock clean install install-dev
 INSTALL_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 BIN := .venv/bin
@@ -8,6 +8,7 @@ help:
 	@echo "make demo    install, then one whole adversarial round on real input"
 	@echo "make test    install, then every test"
 	@echo "make test-chain GAS_CHAIN_URL=ws://...  the chain's suite on a development node"
+	@echo "make security  hostile models against the sandbox, as a table"
 	@echo "make lint    ruff, format, mypy --strict, floors"
 	@echo "make bench   the benchmarks of benchmarks/"
 	@echo "make lock    renew the lock files in requirements/"
@@ -27,6 +28,9 @@ test: install-dev
 test-chain: install-dev
 	@[ -n "$(GAS_CHAIN_URL)" ] || { echo "Name the node: make test-chain GAS_CHAIN_URL=ws://127.0.0.1:9944" >&2; exit 2; }
 	GAS_CHAIN_URL="$(GAS_CHAIN_URL)" $(BIN)/python -m pytest tests/contracts/test_chain_live.py
+
+security: install-dev
+	$(BIN)/python tools/security.py
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ wanted=()
 if [ "$profile" != base ] && [ "$(uname -s)" = Linux ] && ! command -v bwrap >/dev/null; then wanted+=(bubblewrap); fi
 if [ "$profile" = dev ] && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then wanted+=(chromium); fi
 if [ "$profile" = dev ] && [ "$(uname -s)" = Linux ] && ! command -v espeak-ng >/dev/null; then wanted+=(espeak-ng); fi
+if [ "$profile" = dev ] && [ "$(uname -s)" = Linux ] && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then wanted+=(postgresql); fi
 system_packages "${wanted[@]}"
 
 [ -x .venv/bin/python ] || { say "Creating .venv with $("$python" --version)"; "$python" -m venv .venv; }
