@@ -1,5 +1,6 @@
 """A round of flat pictures and a sandbox without isolation, for tests of the engine."""
 
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from gas.datasets.plan import Round, freeze_round
 from gas.errors import ModelFailed
 from gas.sandbox.base import Limits, ModelSpec, Tier
 from gas.types import Hotkey, MediaType, Modality, Provenance, Sample
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def make_round(count: int, seed: int = 7, **parameters: object) -> Round:

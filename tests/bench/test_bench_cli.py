@@ -8,11 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gas.bench.engine import RunConfig, evaluate
-from gas.bench.feed import CacheMedia
 from gas.bench.records import from_parquet
 from gas.cli.main import main
-from gas.datasets.cache import RoundCache
 from gas.datasets.plan import freeze_round, write_round
+from gas.datasets.shelves import RoundShelves
 from gas.media.image import encode_png
 from gas.sandbox import ModelSpec, Tier, probe
 from gas.storage.blobs import FolderBlobs
@@ -157,9 +156,9 @@ def test_a_torch_model_that_raises_on_one_sample_loses_that_sample_alone(tmp_pat
     spec = ModelSpec(package, "safetensors", "model.py", "model.safetensors", (3, 32, 32), "uint8", 2)
     from gas.sandbox import best_sandbox
 
-    cache = RoundCache(round_.samples, blobs, tmp_path / "pixels")
+    media = RoundShelves(round_.samples, blobs, tmp_path / "pixels")
     config = RunConfig(nonce="0123456789abcdef", batch_size=8, reask_share=0.0, reask_least=0, processes=1)
-    result = evaluate(spec, round_, CacheMedia(cache), best_sandbox(Tier.BUBBLEWRAP), config)
+    result = evaluate(spec, round_, media, best_sandbox(Tier.BUBBLEWRAP), config)
     bad = [r for r in result.records if r.status is not SampleStatus.OK]
     assert [r.sample_id for r in bad] == [samples[5].sample_id]
     assert (bad[0].p_fake, bad[0].fake, bad[0].error) == (0.0, False, "crashed")

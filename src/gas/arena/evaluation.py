@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import secrets
 import shutil
@@ -16,12 +17,12 @@ from gas.arena.ports import Judgement, RunOutcome, RunTask
 from gas.arena.rounds import load_round
 from gas.bench.batches import Pass
 from gas.bench.engine import Progress, RunConfig, RunResult, evaluate
-from gas.bench.feed import CacheMedia
+from gas.bench.journal import Journal, run_identity
 from gas.bench.metrics import compute_metrics, judgements
 from gas.bench.records import from_parquet, to_parquet
 from gas.clock import Clock
-from gas.datasets.cache import RoundCache
 from gas.datasets.plan import Round
+from gas.datasets.shelves import RoundShelves
 from gas.errors import InfrastructureError, ModelFailed
 from gas.sandbox.base import ModelSpec, Sandbox
 from gas.storage.blobs import BlobStore
@@ -69,7 +70,6 @@ class BenchEvaluator:
     def __call__(self, task: RunTask) -> RunOutcome:
         """Evaluate; see :class:`gas.arena.ports.Evaluator`."""
         round_ = load_round(self.blobs, task.round_blob)
-        media = CacheMedia(RoundCache(round_.samples, self.blobs, self.cache / task.modality))
         folder = self.work / task.run_id
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,14 +89,38 @@ class BenchEvaluator:
 
         try:
             package = self.prepare(task.package, folder)
-            # The nonce is the run's secret; the outcome does not depend on it for an honest model.
-            config = replace(self.config, nonce=secrets.token_hex(16), **_of_round(round_))
-            result = evaluate(
-                package.spec, round_, media, self.sandbox, config, watch, classes=package.classes, clock=self.clock
-            )
+            config = replace(self.config, **_of_round(round_))
+            identity = self._identity(task, round_, config)
+            with (
+                RoundShelves(round_.samples, self.blobs, self.cache) as media,
+                Journal(self.work / "journals", identity, secrets.token_hex(16)) as journal,
+            ):
+                try:
+                    result = evaluate(
+                        package.spec,
+                        round_,
+                        media,
+                        self.sandbox,
+                        # The nonce is the run's secret; the outcome does not depend on it for an honest model.
+                        replace(config, nonce=journal.nonce),
+                        watch,
+                        classes=package.classes,
+                        clock=self.clock,
+                        journal=journal,
+                    )
+                except ModelFailed:
+                    journal.remove()
+                    raise
+                outcome = self._outcome(result, round_)
+                journal.remove()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return self._outcome(result, round_)
+        return outcome
+
+    def _identity(self, task: RunTask, round_: Round, config: RunConfig) -> dict[str, object]:
+        with task.package.open("rb") as file:
+            package = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"run": task.run_id, **run_identity(package, round_, config)}
 
     def _outcome(self, result: RunResult, round_: Round) -> RunOutcome:
         measured = compute_metrics(result.records, round_)

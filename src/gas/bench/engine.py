@@ -22,13 +22,16 @@ from numpy.typing import NDArray
 
 from gas.bench.answers import Outcome, make_records
 from gas.bench.batches import Ask, Pass, choose_reasked, choose_robust, plan_batches
-from gas.bench.feed import Ahead, RoundMedia, Target, target_of
+from gas.bench.feed import Ahead, RoundMedia, target_of
+from gas.bench.journal import Journal
 from gas.bench.records import SampleRecord
-from gas.bench.run import Progress, RunConfig, RunResult
+from gas.bench.running import RunningScore
+from gas.bench.runs import Progress, RunConfig, RunResult
 from gas.bench.timings import Timings, own_cpu_seconds, tree_cpu_seconds
 from gas.clock import Clock, SystemClock
 from gas.datasets.plan import Round
 from gas.errors import ConfigurationError, ModelFailed, SandboxUnavailable
+from gas.media.target import Target
 from gas.sandbox.base import ModelSession, ModelSpec, Sandbox
 from gas.types import Modality, Sample, SampleStatus
 
@@ -51,26 +54,31 @@ def evaluate(
     *,
     classes: Sequence[str] | None = None,
     clock: Clock | None = None,
+    journal: Journal | None = None,
 ) -> RunResult:
     """Run one model on every sample of a round.
 
     Args:
         spec: The checked, unpacked package.
         round_: The round; all of its samples are of one modality.
-        media: Their media, e.g. :class:`gas.bench.feed.CacheMedia`.
+        media: Their media, e.g. :class:`gas.datasets.shelves.RoundShelves`.
         sandbox: Where the model runs.
         config: How.
         on_progress: Called after each batch, one call at a time, from the threads of the run.
         classes: Names of the model's classes in its own order, when its package gives them.
         clock: Source of wall-clock times; the system's when left out.
+        journal: Keeps every complete batch; what it knows already is not asked again. ``config.nonce`` must be its
+            nonce. A run that is killed and goes on ends with the same records as one that is left alone.
 
     Raises:
         gas.errors.ModelFailed: The model can't be loaded at all, or nobody knows what its logits mean. Failures on
             samples don't raise: they are records.
         gas.errors.SandboxUnavailable: Our isolation is missing, too weak, or broke; the run has no result.
         gas.errors.StorageError: The media can't be read.
-        gas.errors.ConfigurationError: The round and the model don't go together.
+        gas.errors.ConfigurationError: The round and the model don't go together, or the journal has another nonce.
     """
+    if journal is not None and journal.nonce != config.nonce:
+        raise ConfigurationError("The journal was begun with another nonce.", code="run_config")
     if sandbox.tier < config.min_tier:
         raise SandboxUnavailable(
             f"This machine isolates models at tier {sandbox.tier.name}, but {config.min_tier.name} is asked for.",
@@ -79,7 +87,8 @@ def evaluate(
         )
     target = target_of(spec, _modality_of(round_.samples))
     make_records((), (), (), width=spec.num_classes, classes=classes)  # refuses a width that nobody has named
-    return _Run(spec, round_, media, sandbox, config, target, on_progress, classes, clock or SystemClock()).execute()
+    clock = clock or SystemClock()
+    return _Run(spec, round_, media, sandbox, config, target, on_progress, classes, clock, journal).execute()
 
 
 def _modality_of(samples: Sequence[Sample]) -> Modality:
@@ -107,16 +116,19 @@ class _Run:
         on_progress: Callable[[Progress], None] | None,
         classes: Sequence[str] | None,
         clock: Clock,
+        journal: Journal | None,
     ) -> None:
         samples, seed = round_.samples, round_.seed
         self.spec, self.samples, self.media, self.sandbox = spec, samples, media, sandbox
         self.config, self.target, self.on_progress = config, target, on_progress
-        self.classes, self.clock = classes, clock
+        self.classes, self.clock, self.journal = classes, clock, journal
         self.lock = Lock()
         self.outcomes: dict[Ask, Outcome] = {}
         self.sessions: dict[ModelSession, float] = {}
         self.start_seconds: float | None = None
         self.start_cpu = self.model_cpu = 0.0
+        self.batch_seconds: list[tuple[int, float]] = []
+        self.running = None if on_progress is None else RunningScore(round_, spec.num_classes, classes)
         self.restarts = 0
         self.model_errors = 0
         self.stopped = False
@@ -137,8 +149,24 @@ class _Run:
         )
         self.total = len(self.asks) + len(self.twins)
         self.began = 0.0
+        self.resumed = 0
+        if journal is not None:
+            self._go_on_from(journal)
+
+    def _go_on_from(self, journal: Journal) -> None:
+        self.outcomes.update(journal.outcomes)
+        self.resumed = len(self.outcomes)
+        if self.running is not None:
+            self.running.add(journal.outcomes.items())
+        self.restarts, self.gave_up = journal.restarts, journal.gave_up
+        self.model_errors = sum(o.error is not None and not o.media_error for o in journal.outcomes.values())
+        left = [batch for batch in self.batches if any(ask not in self.outcomes for ask in batch)]
+        self.batches = () if self.gave_up else tuple(left)
 
     def execute(self) -> RunResult:
+        if not self.batches:
+            self.report()
+            return self._result(Timings(0.0, 0.0, 0.0, 0.0, 0, len(os.sched_getaffinity(0))))
         cores = len(os.sched_getaffinity(0))
         processes = min(self.config.processes or cores, len(self.batches))
         self.began = self.clock.monotonic()
@@ -165,7 +193,7 @@ class _Run:
             start_seconds=self.start_seconds or 0.0,
             cpu_seconds=own_cpu_seconds() - cpu + self.model_cpu,
             start_cpu_seconds=self.start_cpu,
-            showings=self.total,
+            showings=self.total - self.resumed,
             cores=cores,
         )
         return self._result(timings)
@@ -176,13 +204,31 @@ class _Run:
             self.outcomes[ask] = outcome
             self.model_errors += outcome.error is not None and not outcome.media_error
 
+    def keep(self, batch: Sequence[Ask]) -> None:
+        """Count a complete batch, and write it to the journal."""
+        with self.lock:
+            answers = [(ask, self.outcomes[ask]) for ask in batch]
+            if self.running is not None:
+                self.running.add(answers)
+            if self.journal is not None:
+                self.journal.append(answers, restarts=self.restarts)
+
     def report(self) -> None:
         """Tell the caller where the run stands."""
-        if self.on_progress is None:
+        if self.on_progress is None or self.running is None:
             return
         with self.lock:
             seconds = self.clock.monotonic() - self.began
-            self.on_progress(Progress(len(self.outcomes), self.total, self.model_errors, seconds))
+            done = Progress(
+                done=len(self.outcomes),
+                total=self.total,
+                model_errors=self.model_errors,
+                seconds=seconds,
+                resumed=self.resumed,
+                accuracy=self.running.accuracy,
+                sn34=self.running.sn34,
+            )
+            self.on_progress(done)
 
     def start_session(self, *, again: bool) -> ModelSession:
         """A fresh model process; ``again`` when one of the same worker has died.
@@ -225,6 +271,8 @@ class _Run:
     def _take_restart(self) -> None:
         with self.lock:
             if self.restarts >= self.config.max_restarts:
+                if self.journal is not None and not self.gave_up:
+                    self.journal.append([], restarts=self.restarts, gave_up=True)
                 self.gave_up = True
                 raise _GivenUp
             self.restarts += 1
@@ -264,6 +312,7 @@ class _Run:
             reasked=len(pairs),
             inconsistent=tuple(name for name, p, q in pairs if abs(p - q) > REASK_TOLERANCE),
             timings=timings,
+            batch_seconds=tuple(self.batch_seconds),
         )
 
     def _records(self, asks: Sequence[Ask]) -> tuple[SampleRecord, ...]:
@@ -291,6 +340,7 @@ class _Worker:
                     if not fine:
                         self._run.record(ask, Outcome(error="undecodable", media_error=True))
                 self._answer([ask for ask, fine in zip(batch, usable, strict=True) if fine], pixels[usable])
+                self._run.keep(batch)
                 self._run.report()
         except _GivenUp:
             self._run.report()
@@ -303,6 +353,7 @@ class _Worker:
         if not asks:
             return
         session = self._ready()
+        began = self._run.clock.monotonic()
         try:
             logits = session.infer(pixels)
             if logits.shape != (len(asks), self._run.spec.num_classes):
@@ -318,6 +369,7 @@ class _Worker:
             for k in range(len(asks)):
                 self._answer(asks[k : k + 1], pixels[k : k + 1])
             return
+        self._run.batch_seconds.append((len(asks), self._run.clock.monotonic() - began))
         for ask, row in zip(asks, logits, strict=True):
             if np.isfinite(row).all():
                 self._run.record(ask, Outcome(logits=np.array(row, dtype=np.float32)))

@@ -1,47 +1,28 @@
-"""From a round's media to what a model reads: one definition for every modality.
-
-A modality is a decoder and a shape. The cache decodes; :func:`target_of` says which shape it must bring the media to.
-"""
+"""The feed of a run: which shape a model asks for, and media decoded ahead of it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gas.datasets.cache import RoundCache
-from gas.errors import ConfigurationError, MediaRejected
+from gas.errors import ConfigurationError
+from gas.media.target import Target
 from gas.sandbox.base import ModelSpec
 from gas.types import Modality
 
-__all__ = ["Ahead", "CacheMedia", "RoundMedia", "Target", "target_of"]
+__all__ = ["Ahead", "RoundMedia", "target_of"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _DTYPES = {Modality.IMAGE: "uint8", Modality.VIDEO: "uint8", Modality.AUDIO: "float32"}
 _DIMENSIONS = {Modality.IMAGE: 3, Modality.VIDEO: 4, Modality.AUDIO: 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What preprocessing must deliver for one model.
-
-    Attributes:
-        modality: Which decoder.
-        shape: Shape of one sample: (3, H, W), (T, 3, H, W) or (samples,).
-        dtype: ``"uint8"`` or ``"float32"``.
-    """
-
-    modality: Modality
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class RoundMedia(Protocol):
@@ -80,40 +61,7 @@ def target_of(spec: ModelSpec, modality: Modality) -> Target:
             code="wrong_modality",
             hint="Benchmark it on a round of its own modality.",
         )
-    return Target(modality, spec.input_shape, spec.input_dtype)
-
-
-class CacheMedia:
-    """A round's cache as :class:`RoundMedia`; images so far."""
-
-    def __init__(self, cache: RoundCache) -> None:
-        self._cache = cache
-
-    def fetch(
-        self, sample_ids: Sequence[str], target: Target, *, robust: bool
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Preprocessed pixels, decoded on first use; see :meth:`RoundMedia.fetch`."""
-        if target.modality is not Modality.IMAGE:
-            raise ConfigurationError(
-                f"This cache decodes images, and the round holds {target.modality.value}.", code="wrong_modality"
-            )
-        size = (target.shape[1], target.shape[2])
-        try:
-            return self._cache.preprocessed(sample_ids, size, robust=robust), np.ones(len(sample_ids), np.bool_)
-        except MediaRejected:
-            return self._one_by_one(sample_ids, size, robust)
-
-    def _one_by_one(
-        self, sample_ids: Sequence[str], size: tuple[int, int], robust: bool
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        pixels = np.zeros((len(sample_ids), 3, *size), dtype=np.uint8)
-        usable = np.ones(len(sample_ids), dtype=np.bool_)
-        for k, sample_id in enumerate(sample_ids):
-            try:
-                pixels[k] = self._cache.preprocessed([sample_id], size, robust=robust)[0]
-            except MediaRejected:
-                usable[k] = False
-        return pixels, usable
+    return Target(modality, spec.input_shape, spec.input_dtype, spec.input_rate)
 
 
 class Ahead(Generic[T, R]):

@@ -78,7 +78,7 @@ def worst_pictures(
     Args:
         runs: Records of each detector, by its name.
         round_: That they ran on.
-        pixels: Decoded pixels of a sample, (H, W, 3), e.g. ``RoundCache.pixels``; asked for the chosen ones only.
+        pixels: Decoded pixels of a sample, (H, W, 3), asked for the chosen ones only.
         fake: True for the fakes with the lowest p_fake, False for the real media with the highest.
         count: How many at most.
 

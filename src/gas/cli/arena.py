@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gas.cli.endpoint import ChainEndpoint, home_settings, open_chain
 from gas.errors import ConfigurationError, GasError
 
 if TYPE_CHECKING:
     from gas.arena.dispatch import Foreman
     from gas.arena.ports import ArenaConfig
     from gas.arena.submissions import Submissions
+    from gas.chain.base import Chain
     from gas.chain.keys import KeySigner
     from gas.config import HomeSettings
     from gas.storage.database import Database
@@ -53,6 +55,7 @@ def serve(
     wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey signs receipts.")] = "validator",
     wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
     netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    chain_endpoint: ChainEndpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8100,
     worker: Annotated[bool, typer.Option(help="Also examine and benchmark, in this process.")] = True,
@@ -73,7 +76,6 @@ def serve(
     from gas.arena.ports import ArenaConfig
     from gas.cli.logs import configure_logs
     from gas.cli.processes import die_with_parent
-    from gas.config import HomeSettings
 
     die_with_parent()
     configure_logs()
@@ -84,7 +86,7 @@ def serve(
         max_upload_bytes=max_upload_mib * 2**20,
         exam_accuracy=exam_accuracy,
     )
-    settings = HomeSettings(home=home)
+    settings = home_settings(home, chain_endpoint=chain_endpoint)
     rules = _Rules(processes, batch_size, trust_model)
     status = asyncio.run(_serve(settings, config, rules, wallet_name, wallet_hotkey, host, port, worker=worker))
     _leave(status)
@@ -141,7 +143,6 @@ async def _serve(
     from gas.arena.packages import PackageDesk
     from gas.arena.submissions import Submissions
     from gas.chain.keys import load_hotkey
-    from gas.chain.local.chain import LocalChain
     from gas.cli.servers import Server, listen
     from gas.clock import RandomIds, SystemClock
     from gas.protocol.epistula import ReplayGuard
@@ -153,7 +154,9 @@ async def _serve(
 
     clock, ids = SystemClock(), RandomIds()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
-    chain = LocalChain(settings.ledger_path, signer, clock)
+    chain = await open_chain(settings, signer, clock)
+    # The foreman lives in another thread and loop than the API, so its connection is its own; it opens there.
+    foremans = await open_chain(settings, signer, clock) if worker else None
     socket = listen(host, port)
     database = open_database(settings.resolved_database_url)
     crew: _Crew | None = None
@@ -174,8 +177,8 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, server.stop)
-        if worker:
-            crew = _crew(settings, config, rules, signer, database, submissions, desk)
+        if foremans is not None:
+            crew = _crew(settings, config, rules, signer, database, submissions, desk, foremans)
             await asyncio.to_thread(crew.start, lambda: loop.call_soon_threadsafe(server.stop))
         await server.start()
         print(json.dumps({"event": "serving", "hotkey": signer.ss58_address, "port": server.port}), flush=True)
@@ -185,6 +188,8 @@ async def _serve(
         socket.close()
         if crew is not None:
             await asyncio.to_thread(crew.stop)
+        elif foremans is not None:
+            await foremans.close()
         await chain.close()
         database.close()
 
@@ -218,6 +223,7 @@ class _Crew:
         self.stopping.set()
         if self._thread is not None:
             self._thread.join()
+        self.foreman.loop.run(self.foreman.chain.close())
         self.foreman.loop.close()
         self.jobs.stop()
 
@@ -246,12 +252,12 @@ def _crew(
     database: Database,
     submissions: Submissions,
     desk: Any,
+    chain: Chain,
 ) -> _Crew:
     from gas.arena.dispatch import Foreman
     from gas.arena.evaluation import BenchEvaluator
     from gas.arena.workers import QUEUE, EvaluationJob
     from gas.bench.engine import RunConfig
-    from gas.chain.local.chain import LocalChain
     from gas.clock import RandomIds, SystemClock
     from gas.sandbox import Tier, best_sandbox
     from gas.storage.jobs import DurableJobs, JobsConfig
@@ -277,8 +283,6 @@ def _crew(
     job = EvaluationJob(
         database, submissions.blobs, evaluator, config, clock, signer, jobs, work / "packages", stopping
     )
-    # A connection of its own: the foreman lives in another thread and loop than the API.
-    chain = LocalChain(settings.ledger_path, signer, clock)
     foreman = Foreman(database, chain, asyncio.Runner(), submissions, job, jobs, config, clock)
     return _Crew(jobs, foreman, stopping)
 

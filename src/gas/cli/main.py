@@ -51,6 +51,7 @@ COMMANDS: dict[str, Lazy] = {
             "init": Lazy("gas.cli.init:init", "Scaffold a package that passes the checks."),
             "check": Lazy("gas.cli.check:check", "All static checks of a package, every reason at once."),
             "bench": Lazy("gas.cli.bench:bench", "Benchmark a package on a frozen round, in the sandbox."),
+            "compare": Lazy("gas.cli.compare:compare_command", "Which of several runs on one round is better."),
             "push": Lazy("gas.cli.push:push", "Check, upload and commit a package."),
             "status": Lazy("gas.cli.push:status", "Where a pushed model stands, and what to fix."),
             "train": Lazy("gas.cli.later:detector_train", "Train a scaffold's baseline (to come)."),

@@ -72,6 +72,7 @@ class ModelSpec:
         num_classes: Width of the answer.
         dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: autocast of safetensors models.
         params: Further keyword arguments for ``load_model``; plain JSON values.
+        input_rate: Frames a second at which a video is sampled (None: the first consecutive frames); Hz of sound.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class ModelSpec:
     num_classes: int
     dtype: str = "float32"
     params: dict[str, object] = field(default_factory=dict)
+    input_rate: float | None = None
 
 
 class ModelSession(Protocol):

@@ -139,6 +139,7 @@ class Package:
             num_classes=self.num_classes,
             dtype=self.dtype,
             params=dict(self.params),
+            input_rate=self.preprocessing.sample_rate or self.preprocessing.frame_rate,
         )
 
     def as_dict(self) -> dict[str, object]:

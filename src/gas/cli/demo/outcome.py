@@ -29,8 +29,8 @@ from gas.cli.demo.home import DemoHome
 from gas.cli.demo.media import PIPELINES
 from gas.cli.demo.pay import PAID_EPOCHS, PROFILE
 from gas.cli.demo.rounds import FAKES_OF
-from gas.datasets.cache import RoundCache
 from gas.datasets.plan import Round
+from gas.media.image import RGB, decode_image
 from gas.storage.blobs import FolderBlobs
 from gas.storage.database import Database
 from gas.storage.tables import RoundRow, RunRow, SubmissionRow
@@ -70,8 +70,7 @@ def conclude(home: DemoHome, database: Database, report: Callable[[int, int], No
     records = {p.name: from_parquet(blobs.get(p.full.records_blob)) for p in pushed if p.full and p.full.records_blob}
     report(1, 3)
     result = _result(home, pushed)
-    cache = RoundCache(round_.samples, blobs, home.path / "cache" / round_.round_id)
-    data = _report(home, pushed, round_, records, cache, result)
+    data = _report(home, pushed, round_, records, lambda name: decode_image(blobs.get(name)), result)
     report(2, 3)
     path = home.path / "report.html"
     write_report(path, data)
@@ -158,7 +157,7 @@ def _report(
     pushed: list[_Pushed],
     round_: Round,
     records: dict[str, tuple[SampleRecord, ...]],
-    cache: RoundCache,
+    pixels: Callable[[str], RGB],
     result: Mapping[str, Any],
 ) -> ReportData:
     rows = [_row(home, p, round_, records) for p in pushed]
@@ -191,8 +190,8 @@ def _report(
             Fact("Sandbox", ", ".join(tiers) or "–", "tier of the runs"),
         ),
         detectors=tuple(rows),
-        fooled_most=worst_pictures(records, round_, cache.pixels, fake=True),
-        accused_most=worst_pictures(records, round_, cache.pixels, fake=False),
+        fooled_most=worst_pictures(records, round_, pixels, fake=True),
+        accused_most=worst_pictures(records, round_, pixels, fake=False),
         generators=tuple(_generator(home, m.name, result) for m in GENERATORS),
         pay=_pay(home),
         splits=_splits(home, round_),

@@ -63,18 +63,30 @@ class Progress:
         done: Showings answered, failed ones included.
         total: Showings of the run: base pass, robust pass and re-asked samples.
         model_errors: Showings on which the model failed so far.
-        seconds: Wall clock since the run began.
+        seconds: Wall clock since the run began, or went on.
+        resumed: Showings that were answered before it went on.
+        accuracy: Share of right decisions of the base pass so far, in [0, 1]; None before the first.
+        sn34: Score of the base pass so far, in [0, 1]; None while a class is missing.
     """
 
     done: int
     total: int
     model_errors: int
     seconds: float
+    resumed: int = 0
+    accuracy: float | None = None
+    sn34: float | None = None
 
     @property
     def samples_per_second(self) -> float:
         """Showings a second so far; 0 at the start."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.resumed) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the end at the rate so far; None before the first answer."""
+        rate = self.samples_per_second
+        return (self.total - self.done) / rate if rate > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,8 @@ class RunResult:
         reasked: Samples whose two answers could be compared.
         inconsistent: Ids of those that were answered differently (by more than 1e-3 in p_fake).
         timings: Throughput.
+        batch_seconds: Samples and wall-clock seconds of each batch that the model answered, from the hand-over of the
+            batch to its logits; of this go alone when the run went on.
     """
 
     records: tuple[SampleRecord, ...]
@@ -98,6 +112,7 @@ class RunResult:
     reasked: int
     inconsistent: tuple[str, ...]
     timings: Timings
+    batch_seconds: tuple[tuple[int, float], ...] = ()
 
     @property
     def error_counts(self) -> dict[str, int]:

@@ -1,0 +1,159 @@
+"""``gasbench run``: one model a modality on data sets of one's own, with a report; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gas.cli.bench_text import answer_bar, print_metrics, print_troubles
+from gas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gas.bench.public import BenchRun, Watch
+    from gas.datasets.store_fetch import FetchProgress
+
+__all__ = ["run_command"]
+
+
+def run_command(
+    image_model: Annotated[Path | None, typer.Option(help="Zip, folder or .onnx file of a model of images.")] = None,
+    video_model: Annotated[Path | None, typer.Option(help="The same for videos.")] = None,
+    audio_model: Annotated[Path | None, typer.Option(help="The same for sounds.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="A few samples of every class.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="As many as the entrance exam takes; the default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="As many as a round takes.")] = False,
+    dataset_config: Annotated[
+        Path | None,
+        typer.Option(help="Registry (YAML) of the data sets, or photos, packages, public; your home's by default."),
+    ] = None,
+    holdout_config: Annotated[Path | None, typer.Option(help="Registry of sets that count as held out.")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder of fetched data and decoded media; your home by default.")
+    ] = None,
+    results_dir: Annotated[
+        Path | None, typer.Option(help="Where each run gets a folder; `results` in your home by default.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Most samples in a batch.")] = 32,
+    gasstation_only: Annotated[
+        bool, typer.Option("--gasstation-only", help="Only fakes from the network's own generators.")
+    ] = False,
+    robustness: Annotated[
+        int, typer.Option(min=0, help="Samples a data set that are asked again after the sharing chain.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the order and the bootstrap.")] = 0,
+    executor: Annotated[str, typer.Option(help="Where the run is computed: local.")] = "local",
+    processes: Annotated[int | None, typer.Option(min=1, help="Model processes; as many as cores by default.")] = None,
+    trust_model: Annotated[
+        bool, typer.Option("--trust-model", help="Your own model only: go on where nothing isolates.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run anew although the same run is done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Benchmark a model in the sandbox on data sets of your own; several modalities run one after another.
+
+    Missing data are fetched, a plan is drawn by content and seed, and the run's folder gets results.json,
+    records.parquet, plan.parquet and report.html. Killed, the same command goes on where it was.
+    """
+    from gas.bench.public import check_run, run
+    from gas.bench.settings import BenchSettings
+    from gas.types import Modality
+
+    models = {Modality.IMAGE: image_model, Modality.VIDEO: video_model, Modality.AUDIO: audio_model}
+    asked = [(modality, model) for modality, model in models.items() if model is not None]
+    modes = [name for name, wanted in (("debug", debug), ("small", small), ("full", full)) if wanted]
+    if not asked:
+        raise ConfigurationError(
+            "No model is named.", code="no_model", hint="Give --image-model, --video-model or --audio-model."
+        )
+    if len(modes) > 1:
+        raise ConfigurationError(f"A run is {' or '.join(modes)}, not both.", code="unknown_mode")
+    settings = BenchSettings(
+        mode=modes[0] if modes else "small",
+        dataset_config=dataset_config,
+        holdout_config=holdout_config,
+        cache_dir=cache_dir,
+        results_dir=results_dir,
+        batch_size=batch_size,
+        gasstation_only=gasstation_only,
+        robustness=robustness,
+        seed=seed,
+        executor=executor,
+        processes=processes,
+        trust_model=trust_model,
+        again=again,
+    )
+    if len(asked) > 1:
+        for modality, model in asked:
+            check_run(model, modality, settings)
+    done = []
+    for modality, model in asked:
+        try:
+            with _watched(not as_json) as watch:
+                found = run(model, modality, settings, watch=watch)
+        except KeyboardInterrupt:
+            typer.echo("gasbench: interrupted; the same command goes on where it was.", err=True)
+            raise
+        done.append(found.results)
+        if not as_json:
+            _show(found)
+    if as_json:
+        typer.echo(json.dumps({"runs": done}, allow_nan=False))
+
+
+@contextmanager
+def _watched(shown: bool) -> Iterator[Watch]:
+    """Bars on the error stream: one for what is fetched, then one for the answers."""
+    from contextlib import ExitStack
+
+    from gas.bench.public import Watch
+    from gas.cli.data_text import bytes_bar
+
+    with ExitStack() as stack:
+        fetching: dict[str, Callable[[FetchProgress], None] | None] = {}
+        answers: list[Callable[..., None]] = []
+        bars = ExitStack()
+        stack.callback(bars.close)
+
+        def on_fetch(now: FetchProgress) -> None:
+            if now.name not in fetching:
+                bars.close()
+                fetching[now.name] = bars.enter_context(bytes_bar(shown, now.name))
+            report = fetching[now.name]
+            if report:
+                report(now)
+
+        def on_start(folder: Path, known: int) -> None:
+            bars.close()
+            if shown:
+                going_on = f", going on after {known:,} answers" if known else ""
+                typer.echo(f"Run folder: {folder}{going_on}", err=True)
+            answers.append(bars.enter_context(answer_bar(shown)))
+
+        yield Watch(on_fetch, on_start, lambda now: answers[0](now))
+
+
+def _show(found: BenchRun) -> None:
+    if not found.fresh:
+        typer.echo("This run is done already; --again asks the model anew.", err=True)
+    results = found.results
+    about, figures = results["metadata"], results["results"]
+    title = f"{results['validation']['package']['name']}, {about['modality']}, {about['mode']}, plan "
+    print_metrics(f"{title}{results['dataset_info']['plan_id']}, sandbox {results['sandbox']['tier']}", found.metrics)
+    print_troubles(
+        {**results["errors"]["model"], **({"undecodable": figures["media_errors"]} if figures["media_errors"] else {})},
+        results["sandbox"]["timings"],
+        gave_up=results["sandbox"]["gave_up"],
+        inconsistent=len(figures["inconsistent"]),
+        reasked=figures["reasked"],
+    )
+    mean, tail = figures["avg_inference_time_ms"], figures["p95_inference_time_ms"]
+    if mean is not None:
+        typer.echo(f"{mean:.2f} ms a sample in the model, 95 % of them below {tail:.2f} ms")
+    typer.echo(f"Report: {found.folder / 'report.html'}")
