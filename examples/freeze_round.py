@@ -26,7 +26,7 @@ from gas.config import HomeSettings
 from gas.datasets.normalise import NORMALISATION, normalise_image
 from gas.datasets.plan import Round, freeze_round, write_round
 from gas.errors import GasError, MediaRejected
-from gas.storage.blobs import BlobStore, FolderBlobs, sha256_hex
+from gas.storage.blobs import BlobStore, FolderBlobs, open_blobs, sha256_hex
 from gas.storage.database import open_database
 from gas.types import MediaType, Modality, Provenance, Sample
 
@@ -88,7 +88,7 @@ def freeze(arguments: argparse.Namespace) -> int:
     if arguments.open:
         exam = plan(samples[True], arguments.seed, robust=0)
         settings = HomeSettings(home=arguments.open)
-        store = FolderBlobs(settings.blobs_path)
+        store = open_blobs(settings.resolved_blobs_url)
         for sample in (*round_.samples, *exam.samples):
             store.put(blobs.get(sample.sample_id))
         database = open_database(settings.resolved_database_url)

@@ -19,6 +19,7 @@ class HomeSettings(BaseSettings):
     Attributes:
         home: Folder of everything embedded.
         database_url: SQLAlchemy URL; empty means SQLite in the home.
+        blobs_url: ``s3://bucket/prefix?endpoint=https://host:port``, or a folder; empty means a folder of the home.
         netuid: The subnet.
         chain_endpoint: ``local`` or a ``ws://`` / ``wss://`` address.
     """
@@ -26,7 +27,8 @@ class HomeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GAS_", env_file=".env", extra="ignore")
 
     home: Path = Path(".gas")
-    database_url: str = ""
+    database_url: str = Field(default="", repr=False)
+    blobs_url: str = ""
     netuid: int = Field(default=1, ge=0, le=65535)
     chain_endpoint: str = "local"
 
@@ -39,6 +41,11 @@ class HomeSettings(BaseSettings):
     def ledger_path(self) -> Path:
         """File of the embedded chain."""
         return self.home / "chain.db"
+
+    @property
+    def resolved_blobs_url(self) -> str:
+        """The address of the blobs in force, for :func:`gas.storage.blobs.open_blobs`."""
+        return self.blobs_url or str(self.blobs_path)
 
     @property
     def blobs_path(self) -> Path:

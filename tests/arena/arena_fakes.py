@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from postgres import service_url
 
 from gas.arena.dispatch import Foreman
 from gas.arena.ports import ArenaConfig, CheckedPackage, Judgement, RunOutcome, RunTask
@@ -90,12 +95,12 @@ class Arena:
     chain: CommitmentsOnly = field(default_factory=CommitmentsOnly)
 
     def __post_init__(self) -> None:
-        self.database: Database = open_database(f"sqlite:///{self.home / 'gas.db'}")
+        self.database: Database = open_database(service_url(self.home))
         self.blobs = FolderBlobs(self.home / "blobs")
         self.submissions = Submissions(
             self.database, self.blobs, check, self.config, self.clock, RandomIds(), self.home / "incoming"
         )
-        jobs_config = JobsConfig(f"sqlite:///{self.home / 'jobs.db'}", {"evaluation": 1}, poll_seconds=0.05)
+        jobs_config = JobsConfig(service_url(self.home, "jobs"), {"evaluation": 1}, poll_seconds=0.05)
         self.jobs = DurableJobs(self.database, jobs_config, self.clock, RandomIds())
         self.job = EvaluationJob(
             self.database,

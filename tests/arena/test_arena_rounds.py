@@ -12,6 +12,7 @@ import pytest
 from arena_fakes import SIGNER
 from hypothesis import given
 from hypothesis import strategies as st
+from postgres import service_url
 from sqlalchemy import select
 
 from gas.arena.receipts import BadReceipt, canonical_json, sign_receipt, verify_receipt
@@ -31,7 +32,7 @@ _UIDS = {"alice": 1, "bob": 2, "carol": 3}
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path / 'gas.db'}")
+    database = open_database(service_url(tmp_path))
     yield database
     database.close()
 

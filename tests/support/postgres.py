@@ -1,7 +1,7 @@
 """A throw-away PostgreSQL server on the loopback address that checks passwords: Debian's package ``postgresql``.
 
 Started by hand it runs a command with ``GAS_TEST_DATABASE_URL`` set, so that tests which take their database from
-:func:`test_url` run on PostgreSQL: ``python tests/support/postgres.py python -m pytest tests/arena``.
+:func:`service_url` run on PostgreSQL: ``python tests/support/postgres.py python -m pytest tests/arena``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,6 @@ _START_SECONDS = 60.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "100",
     "shared_buffers": "32MB",
@@ -182,23 +181,21 @@ def serve_postgres() -> Iterator[PostgresPeer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_url(folder: Path, name: str = "gas") -> str:
+def own_database(server: str, folder: Path) -> str:
+    """The migrated database that belongs to a folder, made at the first call; returns its URL."""
+    name = "t_" + hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+    with suppress(psycopg.errors.DuplicateDatabase):
+        make_database(server, name, _template(server))
+    return url_of(server, name)
+
+
+def service_url(folder: Path, name: str = "gas") -> str:
     """The database of a test's folder: SQLite in it, or where the variable is set, one of its own on that server.
 
     The same folder has the same database, as it has the same file.
     """
     server = os.environ.get(VARIABLE)
-    if not server:
-        return f"sqlite:///{folder / name}.db"
-    own = "t_" + hashlib.sha256(str(folder).encode()).hexdigest()[:24]
-    try:
-        make_database(server, own, _template(server))
-    except psycopg.errors.DuplicateDatabase:
-        pass
-    return url_of(server, own)
-
-
-test_url.__test__ = False  # type: ignore[attr-defined]
+    return own_database(server, folder) if server else f"sqlite:///{folder / name}.db"
 
 
 def _template(server: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from postgres import service_url
 
 from gas.chain.keys import KeySigner, signer_from_seed
 from gas.chain.local.chain import LocalChain
@@ -79,7 +84,7 @@ class Network:
         ledger.advance(6)
         ledger.close()
         self.chain = LocalChain(path, owner, self.clock)
-        self.database = open_database(f"sqlite:///{folder / 'gas.db'}")
+        self.database = open_database(service_url(folder))
         self.blobs = FolderBlobs(folder / "blobs")
         self.challenges = Challenges(self.database, self.address("vali"), self.clock)
         self.pipelines: dict[str, Words] = {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from postgres import service_url
 
 from gas.errors import ConfigurationError
 from gas.scoring.generators import default_prices
@@ -28,7 +33,7 @@ IMAGES = EmissionProfile.from_table("images", {"image": 0.7, "generator": 0.3})
 
 @pytest.fixture
 def database(tmp_path: Path):
-    database = open_database(f"sqlite:///{tmp_path / 'gas.db'}")
+    database = open_database(service_url(tmp_path))
     yield database
     database.close()
 

@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from postgres import VARIABLE, service_url
 from sqlalchemy import select
 
 from gas.arena.push import Pushed, push, submission_status
@@ -60,7 +61,8 @@ class Home:
         args = ["arena", "serve", "--home", str(self.path), "--port", "0", "--processes", "1", "--batch-size", "4"]
         # A log of its own for each start: an old line would name a port that nobody listens on any more.
         self.log = self.path / f"arena-{time.monotonic_ns()}.log"
-        return spawn([*args, *rest], {}, self.log)
+        served = {"GAS_DATABASE_URL": service_url(self.path)} if os.environ.get(VARIABLE) else {}
+        return spawn([*args, *rest], served, self.log)
 
     def url(self, process: subprocess.Popen[bytes]) -> str:
         log = self.log
@@ -142,7 +144,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     create_subnet(ledger, validator, 1, owner=validator.ss58_address, owner_hotkey=validator.ss58_address)
     ensure_balance(ledger, validator, AUTHOR.ss58_address, 100 * 10**9)
     ensure_registered(ledger, AUTHOR, AUTHOR, 1)
-    blobs, database = FolderBlobs(path / "blobs"), open_database(f"sqlite:///{path / 'gas.db'}")
+    blobs, database = FolderBlobs(path / "blobs"), open_database(service_url(path))
     open_round(database, blobs, frozen(blobs, 0, 30), frozen(blobs, 100, 6), CLOCK)
     database.close()
     yield Home(path, validator)
@@ -185,7 +187,7 @@ def test_a_round_of_submissions_is_played_through_kills_and_restarts(home: Home,
         again = hand_in(home, url, good)
         assert (again.created, again.receipt.key, again.block) == (False, pushed.receipt.key, pushed.block)
 
-        database = open_database(f"sqlite:///{home.path / 'gas.db'}")
+        database = open_database(service_url(home.path))
 
         def state() -> str:
             with database.read() as session:
@@ -250,7 +252,7 @@ def test_a_hostile_package_is_refused_with_its_lines_before_and_after_the_upload
         with pytest.raises(GasError) as refused:
             asyncio.run(unchecked())
         assert refused.value.error_code == "package_rejected"
-        database = open_database(f"sqlite:///{home.path / 'gas.db'}")
+        database = open_database(service_url(home.path))
         with database.read() as session:
             row = session.scalars(select(SubmissionRow)).one()
         database.close()

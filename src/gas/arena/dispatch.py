@@ -102,14 +102,12 @@ class Foreman:
         with self.database.read() as session:
             ready = session.scalars(
                 select(SubmissionRow.id)
-                .join(RoundRow, RoundRow.modality == SubmissionRow.modality)
                 .where(
                     SubmissionRow.state == _S.SCANNING.value,
                     SubmissionRow.committed_block.is_not(None),
-                    RoundRow.state == "open",
+                    SubmissionRow.modality.in_(select(RoundRow.modality).where(RoundRow.state == "open")),
                 )
                 .order_by(SubmissionRow.committed_block, SubmissionRow.created_at)
-                .distinct()
             ).all()
         for submission_id in ready:
             if submission_id not in self._enqueued:

@@ -147,7 +147,7 @@ async def _serve(
     from gas.clock import RandomIds, SystemClock
     from gas.protocol.epistula import ReplayGuard
     from gas.protocol.server import EpistulaGate, MetagraphCache
-    from gas.storage.blobs import FolderBlobs
+    from gas.storage.blobs import open_blobs
     from gas.storage.database import open_database
     from gas.submissions.limits import Limits
     from gas.web.api import ApiDependencies, create_app
@@ -163,11 +163,12 @@ async def _serve(
     try:
         scratch = settings.home / "arena" / "incoming"
         desk = PackageDesk(Limits(packed_bytes=config.max_upload_bytes))
-        blobs = FolderBlobs(settings.blobs_path)
+        blobs = open_blobs(settings.resolved_blobs_url)
         submissions = Submissions(database, blobs, desk.check, config, clock, ids, scratch)
         submissions.sweep()
-        # Before the first request nobody else scans: what a killed service left is taken up at once.
-        await asyncio.to_thread(submissions.resume_scans, older_than_seconds=0.0)
+        if not settings.database_url:
+            # Before the first request nobody else scans: what a killed service left is taken up at once.
+            await asyncio.to_thread(submissions.resume_scans, older_than_seconds=0.0)
         metagraph = MetagraphCache(chain, config.netuid, clock)
         gate = EpistulaGate(signer.ss58_address, metagraph, clock, ReplayGuard())
         lease = rules.lease_seconds if worker else None

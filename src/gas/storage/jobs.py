@@ -23,7 +23,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.engine import make_url
 
 from gas.clock import Clock, IdSource
+from gas.errors import StorageError
 from gas.storage.database import Database
+from gas.storage.failures import storage_failures
 from gas.storage.tables import ExecutorRow
 
 __all__ = ["DurableJobs", "JobInterrupted", "JobState", "JobsConfig", "process_identity"]
@@ -71,7 +73,7 @@ class JobsConfig:
         poll_seconds: How often a worker looks for new jobs.
     """
 
-    url: str
+    url: str = field(repr=False)
     queues: Mapping[str, int]
     version: str = "1"
     lease_seconds: float = 60.0
@@ -110,7 +112,8 @@ def _plain(function: Callable[..., object]) -> Callable[..., object]:
 class DurableJobs:
     """Runs jobs, and keeps them running.
 
-    Use: ``register`` every kind of job, ``start``, then ``beat`` every few seconds; ``stop`` at the end.
+    Use: ``register`` every kind of job, ``start``, then ``beat`` every few seconds; ``stop`` at the end. While the
+    jobs' database is away, calls wait for it.
 
     Attributes:
         database: The service's database, which holds the workers' heart beats.
@@ -126,6 +129,8 @@ class DurableJobs:
     executor_id: str = field(init=False)
     _functions: dict[str, Callable[..., object]] = field(init=False, default_factory=dict)
     _started: bool = field(init=False, default=False)
+    _beaten: float | None = field(init=False, default=None)
+    _patient_until: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.executor_id = f"worker-{self.ids.new()}"
@@ -138,7 +143,13 @@ class DurableJobs:
         self._functions[kind] = function
 
     def start(self) -> None:
-        """Launch DBOS in this process and begin to take jobs."""
+        """Launch DBOS in this process and begin to take jobs.
+
+        On PostgreSQL the user must own the database: DBOS keeps its tables in a schema ``dbos``.
+
+        Raises:
+            gas.errors.StorageError: The jobs' database does not answer, or does not take us in.
+        """
         from dbos import DBOS, DBOSConfig
         from dbos._serialization import DBOSPortableJSON
 
@@ -163,15 +174,20 @@ class DurableJobs:
         for kind, function in self._functions.items():
             DBOS.workflow(name=kind, max_recovery_attempts=None)(_plain(function))
         DBOS.listen_queues(list(self.config.queues))
-        DBOS.launch()
-        for name, concurrency in self.config.queues.items():
-            DBOS.register_queue(
-                name,
-                worker_concurrency=concurrency,
-                polling_interval_sec=self.config.poll_seconds,
-                on_conflict="always_update",
-            )
         self._started = True
+        try:
+            with storage_failures():
+                DBOS.launch()
+                for name, concurrency in self.config.queues.items():
+                    DBOS.register_queue(
+                        name,
+                        worker_concurrency=concurrency,
+                        polling_interval_sec=self.config.poll_seconds,
+                        on_conflict="always_update",
+                    )
+        except StorageError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Take no more jobs and leave; a job under way is adopted by the next worker."""
@@ -234,25 +250,24 @@ class DurableJobs:
     def beat(self) -> Sequence[str]:
         """Write the heart beat, and adopt the jobs of dead workers.
 
+        Whoever could not write its own for a whole lease calls nobody dead for another one: the database was away,
+        and the others are only about to come back.
+
         Returns:
             Ids of the adopted jobs.
         """
         self.heartbeat()
-        return self.adopt()
+        now, lease = self.clock.time(), self.config.lease_seconds
+        if self._beaten is not None and now - self._beaten > lease:
+            self._patient_until = now + lease
+        self._beaten = now
+        return self.adopt() if now >= self._patient_until else ()
 
     def heartbeat(self) -> None:
         """Say that this worker lives."""
         host, started = process_identity(os.getpid())
-        with self.database.write() as session:
-            session.merge(
-                ExecutorRow(
-                    id=self.executor_id,
-                    host=host,
-                    pid=os.getpid(),
-                    process_started=started,
-                    heartbeat_at=self.clock.time(),
-                )
-            )
+        row = {"host": host, "pid": os.getpid(), "process_started": started, "heartbeat_at": self.clock.time()}
+        self.database.transact(lambda session: session.merge(ExecutorRow(id=self.executor_id, **row)))
 
     def adopt(self) -> Sequence[str]:
         """Queue again what dead workers were running."""

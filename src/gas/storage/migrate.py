@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import text
-
+from gas.errors import StorageError
 from gas.storage.database import Database
 
 __all__ = ["migrate"]
-
-_ADVISORY_LOCK = 0x6761735F
 
 
 def migrate(database: Database, revision: str = "head") -> None:
     """Bring the schema to a revision in one transaction.
 
-    Two services that start together do it once: the write lock (on PostgreSQL an advisory lock) makes the second wait.
+    Two services that start together do it once: the write lock makes the second wait.
+
+    Raises:
+        gas.errors.StorageError: ``schema_unknown``: the database is at a revision that this version does not know.
     """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     with database.write_connection() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            raise StorageError(
+                "The database was written by another version of GAS.",
+                code="schema_unknown",
+                hint="Install that version or a newer one.",
+            ) from error
