@@ -85,7 +85,8 @@ class ChainBadInput(ChainSuite):
                 lambda: chain.reveal_weights(netuid, [0], [1], [1], 2),
                 lambda: chain.set_commitment(netuid, "mine"),
                 lambda: chain.get_commitment(netuid, me),
-                lambda: getattr(chain, "weights_in_force")(netuid),  # noqa: B009 - not in the seam
+                lambda: chain.publish_weights(netuid, [0], [1], 2, salt=[1]),
+                lambda: chain.weights_in_force(netuid),
             ):
                 with pytest.raises(ChainRefused):
                     await call()

@@ -244,7 +244,7 @@ class ChainConformance(ChainBadInput):
         run(work())
 
     def test_published_weights_go_the_subnets_own_way(self, network: Network) -> None:
-        async def scenario(chain: Any) -> None:
+        async def scenario(chain: Chain) -> None:
             await network.advance(3)
             me = network.validator.ss58_address
             for netuid in (network.netuid, network.commit_reveal_netuid):

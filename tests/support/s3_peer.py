@@ -80,7 +80,14 @@ def serve_s3(folder: Path) -> Iterator[S3Peer]:
     command += [f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", "-master.volumeSizeLimitMB=64"]
     command += [f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}", "-volume.max=20"]
     command += ["-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}"]
-    command += ["-s3", f"-s3.port={s3}", f"-s3.port.grpc={ports[7]}", f"-s3.config={config}", "-s3.port.iceberg=0"]
+    command += [
+        "-s3",
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={ports[7]}",
+        f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)
         try:
