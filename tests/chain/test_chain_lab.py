@@ -114,3 +114,12 @@ def test_a_missing_scenario_names_the_way_to_the_shipped_ones(tmp_path: Path) ->
     with pytest.raises(ConfigurationError) as error:
         load_scenario(str(tmp_path / "none.yaml"))
     assert "--list" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000, "title: 2026-13-45", "!!python/object/apply:os.getcwd []", "title: [", "{[1]: 2}"]
+)
+def test_what_is_no_yaml_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml is not valid YAML"):
+        load_scenario(str(tmp_path / "mine.yaml"))

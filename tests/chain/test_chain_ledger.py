@@ -24,7 +24,7 @@ from gas.chain.local.founding import (
 )
 from gas.chain.local.ledger import MAX_GAP_BLOCKS, Ledger
 from gas.chain.local.rules import HALF_LIFE_BLOCKS, MAX_ISSUANCE, Economics, decayed_price, raised_price
-from gas.chain.local.views import commitment, emissions, price, stored_weights
+from gas.chain.local.views import commitment, emissions, metagraph, price, stored_weights
 from gas.chain.weights import max_upscale, weights_hash
 from gas.clock import ManualClock
 from gas.errors import (
@@ -517,6 +517,18 @@ def test_a_commit_reveal_subnet_refuses_plain_weights_and_takes_a_reveal_one_epo
     with pytest.raises(ChainRefused) as error:
         reveal(town, "owner", [uid], [9])
     assert code(error) == "no_such_commit"
+
+
+def test_revealed_weights_are_as_old_as_their_commit(found) -> None:
+    town = found(commit_reveal=True)
+    uid = town.join("ann")
+    town.ledger.advance(3)
+    commit(town, "owner", [uid], [9])
+    committed = town.ledger.block()
+    town.ledger.advance(10)
+    reveal(town, "owner", [uid], [9])
+    with town.ledger.read() as tx:
+        assert metagraph(tx, 1).neurons[0].last_update == committed < tx.block
 
 
 def test_a_late_reveal_has_expired(found) -> None:

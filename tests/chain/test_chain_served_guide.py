@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gas.chain.lab.scenario import shipped_scenarios
 from gas.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def test_the_guides_blocks_can_be_played_in_their_order(
 ) -> None:
     monkeypatch.chdir(ROOT)
     names = {"HOME": str(tmp_path / "home"), "THERE": str(tmp_path / "there")}
-    minute, by_hand, start, elsewhere, afar, live, wallets, *_ = blocks()
+    minute, by_hand, start, elsewhere, afar, live, wallets, rules, reveal, *_ = blocks()
     play(minute, names)
     play(by_hand, names)
     assert start == ["gascli chain start --root owner --home HOME"]
@@ -64,3 +65,25 @@ def test_the_guides_blocks_can_be_played_in_their_order(
         process.stdout.close()
     assert "finney" in live[0]
     play(wallets, names)
+    play(rules, names)
+    for line in ("advance 100", "weights 0=1 --wallet-name validator", "advance 360"):
+        play([f"gascli chain {line} --home HOME"], names)
+    capsys.readouterr()
+    play(reveal, names)
+    assert capsys.readouterr().out == "1 weights are revealed.\n"
+
+
+def test_the_guides_laboratory_can_be_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, own = blocks()[-2:]
+    play([line if "--list" in line else f"{line} --epochs 3" for line in first], {})
+    assert "<svg" in (tmp_path / "copier.html").read_text()
+    capsys.readouterr()
+    play(own[:1], {})
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    play([f"{own[1]} --epochs 3"], {})
+    listed = set(shipped_scenarios())
+    table = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs" / "chain.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed <= set(table)

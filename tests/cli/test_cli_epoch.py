@@ -9,7 +9,6 @@ from gas.cli.chain_epoch import epoch
 from gas.errors import ConfigurationError
 
 VECTORS = Path(__file__).parents[1] / "scoring" / "data" / "yuma_vectors.json"
-FIELDS = ["consensus", "incentive", "dividends", "vtrust", "permit", "stake", "bonds"]
 
 app = typer.Typer()
 app.command()(epoch)
@@ -27,7 +26,7 @@ def test_golden_vectors_come_out_of_the_command():
     found, expected = json.loads(result.stdout)["cases"], json.loads(VECTORS.read_text())["cases"]
     assert len(found) == len(expected) == 24
     for one, other in zip(found, expected, strict=True):
-        assert one == {"outputs": {field: other["outputs"][field] for field in FIELDS}}
+        assert one == {"outputs": other["outputs"]}
 
 
 def test_people_get_a_table_a_case(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gas.chain.weights import WeightsReceipt
 from gas.types import Hotkey, Rao
 
 __all__ = ["Axon", "Chain", "Commitment", "Hyperparameters", "Metagraph", "Neuron"]
@@ -166,7 +167,42 @@ class Chain(Protocol):
     async def reveal_weights(
         self, netuid: int, uids: Sequence[int], weights: Sequence[int], salt: Sequence[int], version_key: int = 0
     ) -> None:
-        """Reveal weights that were committed one period ago."""
+        """Reveal weights in exactly the epoch that is one period after their commit.
+
+        Raises:
+            gas.errors.ChainRefused: ``reveal_too_early``, ``commit_expired``, ``no_such_commit``, ...
+        """
+        ...
+
+    async def publish_weights(
+        self,
+        netuid: int,
+        uids: Sequence[int],
+        weights: Sequence[int],
+        version_key: int = 0,
+        *,
+        salt: Sequence[int],
+    ) -> WeightsReceipt:
+        """Set weights in the way that the subnet asks for: plainly, sealed by time-lock, or by commit and reveal.
+
+        Args:
+            netuid: The subnet.
+            uids: u16 each.
+            weights: u16 each, any scale.
+            version_key: u64.
+            salt: u16 each, unpredictable; only a commit by hash uses it.
+
+        Returns:
+            What was done. When its ``kind`` is ``committed``, the caller keeps it, over restarts too, and hands its
+            ``uids``, ``weights``, ``salt`` and ``version_key`` to :meth:`reveal_weights` one period later.
+
+        Raises:
+            gas.errors.ChainError: As :meth:`set_weights` and :meth:`commit_weights`.
+        """
+        ...
+
+    async def weights_in_force(self, netuid: int) -> dict[int, dict[int, int]]:
+        """Uid of the validator -> uid of the miner -> u16, max-upscaled; validators without weights left out."""
         ...
 
     async def set_commitment(self, netuid: int, data: str) -> None:

@@ -27,7 +27,7 @@ def epoch(
     """
     results = [run_epoch(inputs) for inputs in read_cases(input_file)]
     if json_output:
-        typer.echo(json.dumps({"cases": [{"outputs": outputs_to_json(result)} for result in results]}))
+        typer.echo(json.dumps({"cases": [{"outputs": _as_json(result)} for result in results]}))
         return
     console = Console()
     for number, result in enumerate(results, start=1):
@@ -58,6 +58,17 @@ def read_cases(file: Path) -> list[EpochInputs]:
         except ConfigurationError as error:
             raise ConfigurationError(f"{file.name}, case {number}: {error.message}", hint=error.hint) from error
     return inputs
+
+
+def _as_json(result: EpochOutputs) -> dict[str, object]:
+    """Everything that a chain stores of an epoch, under the chain's names."""
+    return {
+        **outputs_to_json(result),
+        "rank": result.incentive.tolist(),
+        "trust": result.trust.tolist(),
+        "active": result.active.tolist(),
+        "pruning": result.pruning.tolist(),
+    }
 
 
 def _show(title: str, result: EpochOutputs, console: Console) -> None:

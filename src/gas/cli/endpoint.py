@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from gas.chain.base import Chain
+    from gas.chain.base import Axon, Chain
     from gas.chain.keys import Signer
     from gas.clock import Clock
     from gas.config import HomeSettings
 
-__all__ = ["ChainEndpoint", "home_settings", "open_chain"]
+__all__ = ["ChainEndpoint", "home_settings", "open_chain", "parse_axon"]
 
 ChainEndpoint = Annotated[
     str | None,
@@ -52,3 +53,23 @@ async def open_chain(
     from gas.chain.connect import connect
 
     return await connect(settings.chain_endpoint, signer, clock, coldkey=coldkey, ledger_path=settings.ledger_path)
+
+
+def parse_axon(text: str) -> Axon:
+    """``IP:PORT`` or ``[IPv6]:PORT`` as people write it.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    from gas.chain.base import Axon
+    from gas.errors import ConfigurationError
+
+    host, _, port = text.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port) if port.isascii() and port.isdecimal() and len(port) < 6 else 0
+    except ValueError:
+        ip, number = None, 0
+    if ip is None or not 0 < number <= 65535:
+        raise ConfigurationError(f"{text[:60]!r} is no IP:PORT.", hint="E.g. 203.0.113.7:8091 or [2001:db8::7]:8091.")
+    return Axon(str(ip), number)

@@ -26,6 +26,9 @@ def serve(
     chain_endpoint: ChainEndpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8091,
+    axon: Annotated[
+        str, typer.Option(help="IP:PORT to publish when others reach it there; default: what it listens on.")
+    ] = "",
     state: Annotated[Path | None, typer.Option(help="Folder for tasks; default: in the home.")] = None,
     allow_local_webhooks: Annotated[bool, typer.Option(help="Deliver to loop-back and private addresses.")] = False,
     require_permit: Annotated[bool, typer.Option(help="Serve only validators with a permit.")] = True,
@@ -42,7 +45,7 @@ def serve(
     configure_logs()
     asyncio.run(
         _serve(
-            wallet_name, wallet_hotkey, pipeline, credential, library, home, netuid, chain_endpoint, host, port,
+            wallet_name, wallet_hotkey, pipeline, credential, library, home, netuid, chain_endpoint, host, port, axon,
             state or home / "miners" / wallet_name, allow_local_webhooks, require_permit, threads,
         )
     )  # fmt: skip
@@ -59,6 +62,7 @@ async def _serve(
     endpoint: str | None,
     host: str,
     port: int,
+    axon: str,
     state: Path,
     allow_local_webhooks: bool,
     require_permit: bool,
@@ -66,7 +70,7 @@ async def _serve(
 ) -> None:
     from gas.chain.base import Axon
     from gas.chain.keys import load_hotkey
-    from gas.cli.endpoint import home_settings, open_chain
+    from gas.cli.endpoint import home_settings, open_chain, parse_axon
     from gas.cli.servers import Server, listen
     from gas.clock import RandomIds, SystemClock
     from gas.generation.local import load_pipeline
@@ -78,6 +82,7 @@ async def _serve(
     from gas.protocol.server import EpistulaGate, MetagraphCache
 
     settings, clock, ids = home_settings(home, chain_endpoint=endpoint), SystemClock(), RandomIds()
+    published = parse_axon(axon) if axon else None
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
     leaf = load_leaf(credential, wallet)
     chain = await open_chain(settings, signer, clock)
@@ -102,7 +107,10 @@ async def _serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, server.stop)
         await server.start()
-        await chain.serve_axon(netuid, Axon(host, server.port))
+        there = published or Axon(host, server.port)
+        # A service that starts again has said it before, and a network may not hear it twice within some blocks.
+        if neuron is None or neuron.axon != there:
+            await chain.serve_axon(netuid, there)
         print(json.dumps({"event": "serving", "hotkey": signer.ss58_address, "port": server.port}), flush=True)
         await server.wait()
     finally:

@@ -73,7 +73,7 @@ COMMANDS: dict[str, Lazy] = {
         "Validators: challenge generators, judge media, set weights.",
         commands={
             "media": Lazy("gas.cli.validator:media", "How each generator's challenges ended."),
-            "weights": Lazy("gas.cli.validator:weights", "What the weights would be now, and why."),
+            "weights": Lazy("gas.cli.validator:weights", "What the weights would be now, and why; --set sets them."),
             "start": Lazy("gas.cli.later:validator_start", "Run the validator's services (to come)."),
         },
         aliases=("vali", "v"),
@@ -81,7 +81,7 @@ COMMANDS: dict[str, Lazy] = {
     "arena": Lazy("gas.cli.arena:app", "Submission service and benchmark workers."),
     "chain": Lazy("gas.cli.chain:app", "The chain: status, registration, stake, weights, epochs."),
     "wallet": Lazy("gas.cli.wallet:app", "Wallets: new, list, show, sign, verify."),
-    "data": Lazy("gas.cli.data:app", "Data: fetch, list and audit the photos and sets."),
+    "data": Lazy("gas.cli.data:app", "Data sets: add, fetch, verify, stats, plan, diff, audit, show."),
 }
 
 

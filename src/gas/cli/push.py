@@ -97,10 +97,23 @@ async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str,
 
     wallets = HomeSettings(home=home).wallets_path
     signer = load_hotkey(wallets, wallet, hotkey)
-    arena = arena_hotkey or load_hotkey(wallets, "validator").ss58_address
+    arena = arena_hotkey or _homes_arena(wallets)
     async with httpx.AsyncClient(timeout=60) as http:
         client = SignedClient(signer, http, SystemClock(), RandomIds())
         return dict(await submission_status(client, url.rstrip("/"), arena, model_id))
+
+
+def _homes_arena(wallets: Path) -> str:
+    from gas.chain.keys import view_wallet
+    from gas.errors import ConfigurationError
+
+    try:
+        return view_wallet(wallets, "validator").hotkeys["default"]
+    except (ConfigurationError, KeyError) as error:
+        raise ConfigurationError(
+            "The home has no validator's wallet, so the arena's hotkey is not known.",
+            hint="Name it with --arena-hotkey; the arena's owner tells it.",
+        ) from error
 
 
 async def _push(
@@ -130,7 +143,7 @@ async def _push(
 
     settings, clock = home_settings(home, chain_endpoint=endpoint), SystemClock()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
-    arena = arena_hotkey or load_hotkey(settings.wallets_path, "validator").ss58_address
+    arena = arena_hotkey or _homes_arena(settings.wallets_path)
     chain = await open_chain(settings, signer, clock)
     results = []
     try:

@@ -11,12 +11,11 @@ from gas.chain.bittensor import reading, timelock, views
 from gas.chain.bittensor.extrinsics import Inclusion, Submitter
 from gas.chain.bittensor.heads import follow_heads
 from gas.chain.bittensor.node import Head, Node
-from gas.chain.bittensor.publishing import WeightsReceipt, check_weights
 from gas.chain.bittensor.reading import PALLET, check_number
 from gas.chain.bittensor.refusals import Refusal, typed_error
 from gas.chain.bittensor.rpc import RpcConnection
 from gas.chain.keys import Signer
-from gas.chain.weights import weights_hash
+from gas.chain.weights import WeightsReceipt, check_weights, weights_hash
 from gas.clock import Clock
 from gas.errors import ChainError, ChainRefused, ConfigurationError, NotRegistered
 from gas.types import Rao
@@ -120,6 +119,11 @@ class BittensorChain:
             address = ipaddress.ip_address(axon.ip)
         except ValueError:
             raise ChainRefused("The axon's ip is no IP address.", code="bad_axon") from None
+        if address.is_unspecified or address.is_multicast or address.is_loopback:
+            # Not every one of them is refused by every runtime.
+            raise ChainRefused(
+                "Nobody can reach the axon's ip.", code="bad_axon", hint="Publish the address that others see."
+            )
         params = {
             "netuid": netuid,
             "version": _AXON_VERSION,

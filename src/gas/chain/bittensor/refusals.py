@@ -135,8 +135,8 @@ _REFUSED: Final[dict[str, tuple[str, str, str | None]]] = {
     "InvalidRevealCommitHashNotMatch": ("no_such_commit", "No open commit has this hash.", None),
     "ExpiredWeightCommit": ("commit_expired", "The commit has expired.", "Commit again."),
     "TooManyUnrevealedCommits": ("too_many_commits", "There are too many unrevealed commits.", "Reveal one first."),
-    "InvalidIpAddress": ("bad_axon", "Nobody can listen on the axon's ip.", None),
-    "InvalidIpType": ("bad_axon", "Nobody can listen on the axon's ip.", None),
+    "InvalidIpAddress": ("bad_axon", "Nobody can reach the axon's ip.", "Publish the address that others see."),
+    "InvalidIpType": ("bad_axon", "Nobody can reach the axon's ip.", "Publish the address that others see."),
     "InvalidPort": ("bad_axon", "Nobody can listen on the axon's port.", None),
     "NoNeuronIdAvailable": ("subnet_full", "No slot of the subnet can be taken now.", "Try again later."),
     "SubNetRegistrationDisabled": ("registration_disabled", "The subnet takes no registrations now.", None),
@@ -201,7 +201,10 @@ async def typed_error(name: str, blocks_to_wait: Callable[[str], Awaitable[int]]
     if name == "NeuronNoValidatorPermit":
         return NoPermit("The hotkey has no validator permit.", hint="Permits go to the largest stakes at each epoch.")
     if name == "IncorrectWeightVersionKey":
-        return StaleVersion("The version key is below the subnet's.", hint="Update GAS.")
+        return StaleVersion(
+            "The version key is below the subnet's.",
+            hint="The subnet's owner says what it stands for; --version-key names yours.",
+        )
     if name == "CommitRevealEnabled":
         return CommitRevealRequired(
             "The subnet takes weights by commit and reveal only.", hint="Commit, and reveal one period later."

@@ -185,9 +185,11 @@ def load_scenario(name_or_path: str) -> Scenario:
         return _parse(shipped.read_text(encoding="utf-8"), name_or_path)
     path = Path(name_or_path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
             raise ConfigurationError(f"The scenario {path.name} is larger than {_MAX_BYTES:,} bytes.")
-        return _parse(path.read_text(encoding="utf-8"), path.name)
+        return _parse(raw.decode(), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"There is no scenario {name_or_path}.",
@@ -198,9 +200,10 @@ def load_scenario(name_or_path: str) -> Scenario:
 def _parse(text: str, name: str) -> Scenario:
     try:
         return Scenario.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"The scenario {name} is not valid YAML.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"The scenario {name} is wrong at {where or 'its top'}: {first['msg']}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Dates that are none and lists that are too deep are not YAML's own errors.
+        raise ConfigurationError(f"The scenario {name} is not valid YAML.") from error

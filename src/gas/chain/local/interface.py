@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from gas.chain.base import Axon, Commitment, Hyperparameters, Metagraph
-from gas.chain.bittensor.publishing import WeightsReceipt, check_weights
 from gas.chain.keys import Signer
 from gas.chain.local.calls import JsonValue
 from gas.chain.local.views import Pay, Standing
-from gas.chain.weights import weights_hash
+from gas.chain.weights import WeightsReceipt, check_weights, weights_hash
 from gas.errors import ChainRefused, ChainUnreachable, ConfigurationError
 from gas.types import Hotkey, Rao
 
@@ -220,7 +219,15 @@ class LedgerChain(ABC):
         """Publish up to 128 bytes of UTF-8 text under the hotkey, in place of the text before."""
         await self._call(self.signer, "set_commitment", {"netuid": netuid, "data": data})
 
-    # What the root may do; its key is the coldkey.
+    # What the subnet's owner and the root may do; their key is the coldkey.
+
+    async def set_hyperparameters(self, netuid: int, changes: Mapping[str, JsonValue]) -> None:
+        """Change rules of a subnet; the names are those of :class:`gas.chain.base.Hyperparameters`.
+
+        Raises:
+            ChainRefused: ``not_owner``, ``unknown_parameter``, ``bad_parameter``.
+        """
+        await self._call(self.coldkey, "set_hyperparameters", {"netuid": netuid, "changes": dict(changes)})
 
     async def faucet(self, address: str, amount: int) -> None:
         """Mint rao for an account."""

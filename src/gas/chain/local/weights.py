@@ -138,7 +138,8 @@ def _check(
         raise ChainRefused(f"Setting weights takes {rules.min_stake} rao of stake.", code="stake_below_minimum")
     if version_key < rules.weights_version:
         raise StaleVersion(
-            f"The version key {version_key} is below the subnet's {rules.weights_version}.", hint="Update GAS."
+            f"The version key {version_key} is below the subnet's {rules.weights_version}.",
+            hint="The subnet's owner says what it stands for; --version-key names yours.",
         )
     if rate_limited:
         _check_rate(tx, subnet, neuron)
