@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gas.cli.data import app
+from gas.cli.main import main
 from gas.datasets.plan import freeze_round, write_round
 from gas.media.image import encode_jpeg, encode_png
 from gas.storage.blobs import FolderBlobs
@@ -63,6 +64,15 @@ def test_a_leaking_round_ends_with_one_and_names_the_leak(tmp_path: Path) -> Non
 
 def test_an_audit_of_nothing_says_what_to_give() -> None:
     assert run("audit")[0] == 2
+
+
+def test_an_audit_names_a_folder_that_is_missing(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "audit", "--real", str(folders[0]), "--fake", str(tmp_path / "nowhere")])
+    assert caught.value.code == 2
+    assert f"There is no folder {tmp_path / 'nowhere'}." in capsys.readouterr().err
 
 
 def test_photos_of_a_registry_of_ones_own_are_counted(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -208,3 +208,52 @@ def test_nothing_fetched_is_said(data: Terminal) -> None:
         assert "data fetch" in data.err
     data("remove", "mine", code=2)
     data("fetch", "--all", code=2)
+
+
+def test_what_a_set_lacks_is_named(data: Terminal, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.mkdir()
+    pq.write_table(pa.table({"image": [picture(1), picture(2)], "label": [0, 1]}), table / "data.parquet")
+    filtered = ("--filter-column", "label", "--filter-value", "7")
+    data("add", "none", "--path", str(table), *ADD, *filtered)
+    (row,) = data.json("fetch", "none", code=1)["sets"]
+    assert (row["error"]["code"], "no row has '7'" in row["error"]["message"]) == ("empty_set", True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    data("add", "empty", "--path", str(empty), *ADD)
+    (row,) = data.json("fetch", "empty", code=1)["sets"]
+    assert row["error"]["message"] == "The source of the data set empty is empty."
+
+
+def test_a_registry_that_does_not_ship_is_guessed(data: Terminal) -> None:
+    data("list", "--registry", "pubilc", code=2)
+    assert "did you mean 'public'?" in data.err
+
+
+def test_a_damaged_medium_says_how_it_is_mended(data: Terminal, photos: Path, tmp_path: Path) -> None:
+    data("add", "mine", "--path", str(photos), *ADD)
+    data("fetch", "mine")
+    store = open_store(data.home)
+    path = store.blobs.root / store.item("mine", 0).sha256[:2] / store.item("mine", 0).sha256
+    path.unlink()
+    data("show", "mine:0", "-o", str(tmp_path / "x.png"), code=1)
+    assert "gascli data verify" in data.err
+
+
+def test_a_plan_of_a_set_that_is_not_here_says_so(data: Terminal, photos: Path, tmp_path: Path) -> None:
+    data("add", "mine", "--path", str(photos), *ADD)
+    data("fetch", "mine")
+    data("plan", "--modality", "image", "--include", "mien", "-o", str(tmp_path / "p.parquet"), code=2)
+    assert "No fetched data set is called 'mien'" in data.err
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_a_pair_says_when_it_can_not_be_written(
+    data: Terminal, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for maker in ("_sounds", "_videos"):
+        monkeypatch.setattr(f"gas.cli.data_pair.{maker}", lambda count, seed: iter([("real", ".bin", b"x")]))
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "pair", kind, "-o", str(tmp_path / "file" / "pair")])
+    assert caught.value.code == 1

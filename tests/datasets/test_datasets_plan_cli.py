@@ -16,6 +16,7 @@ from gas.cli.data import app
 from gas.cli.main import main
 from gas.datasets.plan import read_round
 from gas.datasets.plan_file import read_plan, verify_plan
+from gas.datasets.store import open_store
 from gas.media.image import encode_jpeg, encode_png
 from gas.storage.blobs import FolderBlobs
 
@@ -206,3 +207,21 @@ def test_folders_of_sounds_are_audited_and_short_ones_named(tmp_path: Path) -> N
         run("audit", *sides, "--modality", "image")
     assert run("audit", *sides, "--round", tmp_path)[0] == 2
     assert run("audit", "--real", tmp_path)[0] == 2
+
+
+def test_a_plan_is_a_use_of_the_sets_that_it_takes_from_and_of_no_other(home: Path, tmp_path: Path) -> None:
+    store = open_store(home)
+    store.touch(store.names())
+    before = {name: store.manifest(name).last_used for name in store.names()}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.jpg").write_bytes(encode_jpeg(photo(500), 80))
+    entry = ("--source", "folder", "--path", other, "--modality", "image", "--media-type", "real", "--home", home)
+    assert run("add", "other", *entry)[0] == 0
+    assert run("fetch", "other", "--home", home, "--json")[0] == 0
+    idle = store.manifest("other").last_used
+    plan(home, tmp_path / "p.parquet", "--include", "photos", "--include", "made")
+    assert all(store.manifest(name).last_used > before[name] for name in ("photos", "made"))
+    assert store.manifest("other").last_used == idle
+    store.remove("other")
+    store.forget("other")

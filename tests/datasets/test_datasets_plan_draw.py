@@ -414,6 +414,14 @@ def test_a_medium_with_contradictory_labels_is_left_out_wholly() -> None:
     assert plan.dropped == {"contradictory": 2}
 
 
+def test_contradictory_labels_are_named_when_they_leave_only_one_class() -> None:
+    rows = [item(1, "a"), item(1, "b", MediaType.SYNTHETIC), item(2, "b", MediaType.SYNTHETIC)]
+    with pytest.raises(ConfigurationError) as caught:
+        draw_plan(items_to_table(rows), spec())
+    assert caught.value.error_code == "one_class"
+    assert "2 rows were left out" in str(caught.value)
+
+
 def test_media_of_one_origin_are_never_on_both_sides() -> None:
     held = many("held", 10)
     derived = [item(f"d{i}", "f", MediaType.SYNTHETIC, origin=held[i].origin) for i in range(4)]

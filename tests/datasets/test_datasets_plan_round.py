@@ -185,3 +185,18 @@ def test_a_mixed_round_is_audited_by_modality(tmp_path: Path) -> None:
 def test_each_modality_has_its_normalisation() -> None:
     assert normalise(encode_png(photo(1)), Modality.IMAGE, seed=1, origin="o", options=SMALL)[:2] == b"\xff\xd8"
     assert normalise(speech(1, 8000, 1), Modality.AUDIO, seed=1, origin="o", options=SMALL)[:4] == b"RIFF"
+
+
+def test_a_splice_that_the_square_cuts_away_is_left_out(tmp_path: Path) -> None:
+    world, blobs = World(), FolderBlobs(tmp_path)
+    for i in range(4):
+        world.add(encode_png(photo(i)), MediaType.REAL)
+        seen = np.zeros((90, 120), np.uint8)
+        seen[40:50, 50:60] = 1
+        world.add(encode_png(photo(50 + i)), MediaType.SEMISYNTHETIC, mask=encode_mask(seen))
+    edge = np.zeros((90, 120), np.uint8)
+    edge[:, :10] = 1
+    lost = world.add(encode_png(photo(90)), MediaType.SEMISYNTHETIC, mask=encode_mask(edge))
+    frozen = freeze_plan(world.plan(), world.media.__getitem__, blobs.put, options=SMALL)
+    assert frozen.rejected == {lost: "mask_empty"}
+    assert len(frozen.round.parameters["masks"]) == 4

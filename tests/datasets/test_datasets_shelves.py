@@ -236,3 +236,21 @@ def test_a_full_disk_costs_speed_and_nothing_else(blobs: FolderBlobs, names: lis
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_is_full_from_the_beginning_costs_speed_and_nothing_else(
+    blobs: FolderBlobs, names: list[str], tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with opened(blobs, names, tmp_path) as shelves:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+            inputs = [shelves.fetch(names, SMALL, robust=False)[0] for _ in range(2)]
+            assert shelves.full
+            assert shelves.decodes == 2 * len(names)
+            assert np.array_equal(*inputs)
+            assert inputs[0].any()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

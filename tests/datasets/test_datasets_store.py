@@ -560,8 +560,9 @@ def test_shards_of_the_arena_say_who_made_a_medium_and_are_read_as_they_come(tmp
 
     mask = encode_png_mask(np.full((48, 64), 255, np.uint8))
     bad = [row(5, sha256="0" * 64), row(6, generator_hotkey="nobody"), row(7, modality="audio")]
+    bad += [row(8, media_type="rael")]
     kinds = [row(1), row(2, bob, media_type="semisynthetic", mask=mask), row(3, category="<b>", model="x\x1b[31m")]
-    week("2026-W46", shard(kinds + bad), 6)
+    week("2026-W46", shard(kinds + bad), 7)
     entry = entry_of(source="arena", path="arena", media_type="synthetic", generator="", category="other")
     store.fetch(entry, open_source(entry, tmp_path, {}))
     first, second, third = store.items("mine")
@@ -571,9 +572,9 @@ def test_shards_of_the_arena_say_who_made_a_medium_and_are_read_as_they_come(tmp
     )
     assert (second.hotkey, second.media_type, store.read_mask(second)) == (bob, MediaType.SEMISYNTHETIC, mask)
     assert (third.category, third.generator) == ("other", "x\\x1b[31m")
-    assert {row.code for row in store.rejected("mine")} == {"hash", "hotkey"}
+    assert {row.code for row in store.rejected("mine")} == {"hash", "hotkey", "label"}
     assert store.provenances() == {"mine": Provenance.ARENA}
-    week("2026-W47", shard([row(8)]), 1)
+    week("2026-W47", shard([row(9)]), 1)
     assert store.fetch(entry, open_source(entry, tmp_path, {}), FetchOptions(refresh=True)).items == 4
 
 

@@ -113,6 +113,8 @@ def _of_folders(real: Path, fake: Path, modality: str | None, most: int) -> dict
     chosen = _modality(modality) if modality else None
     listed: dict[str, list[Path]] = {}
     for name, folder in (("real", real), ("fake", fake)):
+        if not folder.is_dir():
+            raise ConfigurationError(f"There is no folder {folder}.", code="folder_missing")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         # A few of a big folder: drawn by name, since the first ones may be all of one kind.
         by_name = sorted(paths, key=lambda path: derive_seed(0, "audit", path.relative_to(folder).as_posix()))

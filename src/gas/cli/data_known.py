@@ -49,6 +49,14 @@ def known_sets(store: DataStore, registry: Path | None = None) -> dict[str, Know
 
     if registry is not None and str(registry) in builtin_registries() and not registry.exists():
         return {e.name: Known(e, Path(), str(registry)) for e in builtin_registry(str(registry)).datasets}
+    if registry is not None and not registry.exists() and registry.parent == Path():
+        shipped = builtin_registries()
+        close = difflib.get_close_matches(str(registry), shipped, n=1)
+        raise ConfigurationError(
+            f"There is no registry {registry.name[:100]!r}{f' (did you mean {close[0]!r}?)' if close else ''}.",
+            code="registry_unknown",
+            hint=f"Give a file, or one that ships: {', '.join(sorted(shipped))}.",
+        )
     if registry is not None:
         return {e.name: Known(e, registry.parent, registry.name) for e in load_registry(registry).datasets}
     known = {e.name: Known(e, store.registry_path.parent, "yours") for e in store.entries()}
@@ -160,5 +168,10 @@ def _open_rounds(url: str, blobs: Path) -> set[str]:
             names = [name for row in session.execute(still_open) for name in row if name]
     finally:
         database.close()
-    store = FolderBlobs(blobs)
-    return {sample.sample_id for name in names for sample in load_round(store, name).samples}
+    store, needed = FolderBlobs(blobs), set[str]()
+    for name in names:
+        round_ = load_round(store, name)
+        masks = round_.parameters.get("masks")
+        needed.update(sample.sample_id for sample in round_.samples)
+        needed.update(str(mask) for mask in (masks.values() if isinstance(masks, dict) else ()))
+    return needed

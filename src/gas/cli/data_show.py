@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gas.errors import ConfigurationError, MediaRejected
+from gas.errors import ConfigurationError, MediaRejected, StorageError
 from gas.types import Modality
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ def _write(panels: list[Panel], title: str, out: Path) -> tuple[int, int]:
     try:
         out.write_bytes(encode_png(sheet))
     except OSError as error:
-        raise ConfigurationError(f"{out} can't be written ({error.strerror}).") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        kind = StorageError if full else ConfigurationError
+        raise kind(f"{out} can't be written ({error.strerror}).") from error
     return sheet.shape[1], sheet.shape[0]
 
 

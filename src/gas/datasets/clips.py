@@ -13,9 +13,23 @@ import numpy as np
 from gas.errors import MediaRejected, StorageError
 from gas.media.image import RGB
 
-__all__ = ["encode_avi", "windows"]
+__all__ = ["count_windows", "encode_avi", "windows"]
 
-_DECODER_ERRORS: Final = (av.FFmpegError, OSError, ValueError, RuntimeError)
+# A file without a picture track has no first one: IndexError.
+_DECODER_ERRORS: Final = (av.FFmpegError, OSError, ValueError, RuntimeError, IndexError)
+
+
+def count_windows(data: bytes, container: str, *, frames: int) -> int:
+    """How many windows :func:`windows` can cut out of a recording at most.
+
+    Raises:
+        MediaRejected: ``undecodable``.
+    """
+    try:
+        with av.open(io.BytesIO(data), mode="r", format=container) as file:
+            return max(0, sum(1 for _ in file.demux(file.streams.video[0])) - 1) // frames
+    except _DECODER_ERRORS as error:
+        raise MediaRejected("The recording is broken.", code="undecodable") from error
 
 
 def windows(data: bytes, container: str, *, frames: int, most: int) -> Iterator[list[RGB]]:
@@ -33,11 +47,9 @@ def windows(data: bytes, container: str, *, frames: int, most: int) -> Iterator[
     Raises:
         MediaRejected: ``undecodable``.
     """
+    there = count_windows(data, container, frames=frames)
+    wanted = {int(index) for index in np.linspace(0, there - 1, min(most, there)).round()} if there else set()
     try:
-        with av.open(io.BytesIO(data), mode="r", format=container) as file:
-            count = sum(1 for _ in file.demux(file.streams.video[0])) - 1
-        there = count // frames
-        wanted = {int(index) for index in np.linspace(0, there - 1, min(most, there)).round()} if there else set()
         with av.open(io.BytesIO(data), mode="r", format=container) as file:
             window: list[RGB] = []
             for index, frame in enumerate(file.decode(file.streams.video[0])):

@@ -18,20 +18,17 @@ deals the encodings out by ``rank``. The file of one clip is the same bytes agai
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Final
 
 import av
 import cv2
 import numpy as np
-from av.bitstream import BitStreamFilterContext
-from av.codec.context import Flags as CodecFlags
 
 from gas.clock import derive_rng
 from gas.datasets.normalise import draw_side, shrink_and_enlarge, square_of
 from gas.errors import MediaRejected
+from gas.media.h264 import encode_yuv420
 from gas.media.image import RGB, preprocess_mask
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 from gas.media.masks import decode_masks, encode_masks
@@ -102,7 +99,7 @@ def normalise_video(
         raise MediaRejected(
             f"The video has {len(clip)} frames at about {CLIP_RATE} a second; a round needs {frames}.", code="too_short"
         )
-    return _encode(clip, size, crf, preset)
+    return _encode(clip, crf, preset)
 
 
 def normalise_video_masks(
@@ -136,33 +133,19 @@ def normalise_video_masks(
     return encode_masks([preprocess_mask(mask, (size, size)) for mask in found])
 
 
-def _encode(clip: Iterable[RGB], size: int, crf: int, preset: str) -> bytes:
+def _encode(clip: Iterable[RGB], crf: int, preset: str) -> bytes:
     """MP4 with one H.264 track and nothing that names its maker or its date."""
-    sink = io.BytesIO()
-    with av.open(sink, mode="w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        # x264's macroblock tree reads memory that nobody has written, and gives other bytes from run to run; the code
-        # for newer processors decides differently from the plain one, that for SSE2 as the plain one.
-        exact = "threads=1:mbtree=0:asm=sse2"
-        settings = f"{exact}:keyint={10 * CLIP_RATE}:scenecut=0:bframes=2"
-        options = {"crf": str(crf), "preset": preset, "x264-params": settings}
-        stream = container.add_stream("libx264", rate=CLIP_RATE, options=options)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, CLIP_RATE)
-        stream.codec_context.thread_count = 1
-        stream.codec_context.flags |= CodecFlags.bitexact.value
-        # The filter copies the stream's parameters, which are complete only when the encoder has started.
-        container.start_encoding()
-        # x264 writes its name and options into units of type 6 (H.264, section 7.4.1: SEI).
-        anonymous = BitStreamFilterContext("filter_units=remove_types=6", stream, stream)
-        for index, picture in enumerate(clip):
-            # OpenCV's conversion is in whole numbers: the same on every processor.
-            planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, CLIP_RATE)
-            for packet in stream.encode(frame):
-                container.mux(anonymous.filter(packet))
-        for packet in stream.encode(None):
-            container.mux(anonymous.filter(packet))
-        container.mux(anonymous.filter(None))
-    return sink.getvalue()
+    return encode_yuv420(
+        map(_planes, clip),
+        CLIP_RATE,
+        crf=crf,
+        preset=preset,
+        settings=f"keyint={10 * CLIP_RATE}:scenecut=0:bframes=2",
+        anonymous=True,
+    )
+
+
+def _planes(picture: RGB) -> av.VideoFrame:
+    # OpenCV's conversion is in whole numbers: the same on every processor.
+    planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), dtype=np.uint8)
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")

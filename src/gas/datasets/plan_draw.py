@@ -20,7 +20,7 @@ down the set's own order it goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -99,18 +99,23 @@ def draw_plan(candidates: pa.Table, spec: PlanSpec, *, code_version: str = __ver
     groups = set_codes * np.int32(len(_TYPES)) + kinds
     counts = np.bincount(groups[keep], minlength=len(sets) * len(_TYPES)).reshape(len(sets), len(_TYPES))
     if not counts.any():
-        raise ConfigurationError("Nothing is left to draw a plan from.", code="empty_round", hint=_HINT)
+        raise ConfigurationError("Nothing is left to draw a plan from.", code="empty_round", hint=_hint(dropped))
     real = int(counts[:, _REAL].sum())
     if real in (0, counts.sum()):
         raise ConfigurationError(
-            f"There are only {'real' if real else 'fake'} media to draw a plan from.", code="one_class", hint=_HINT
+            f"There are only {'real' if real else 'fake'} media to draw a plan from.",
+            code="one_class",
+            hint=_hint(dropped),
         )
     factors = np.where(ranks == _RANKS.index(Provenance.ARENA), spec.arena_factor, 1)
     quotas = _quotas(sets, counts, [int(factor) for factor in factors], spec)
     return _plan(candidates, _lowest(groups, words, tie, keep, quotas, spec.seed), spec, code_version, dropped)
 
 
-_HINT: Final = "Look at the filters, and at `gascli data list` for what has been fetched."
+def _hint(dropped: Mapping[str, int]) -> str:
+    wrong = dropped.get("contradictory", 0)
+    said = "Look at the filters, and at `gascli data list` for what has been fetched."
+    return f"{wrong:,} rows were left out: their sets contradict each other about the media type. " * bool(wrong) + said
 
 
 def slim(table: pa.Table) -> pa.Table:

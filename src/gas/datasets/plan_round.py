@@ -46,7 +46,8 @@ class FrozenPlan:
         round: Its samples are the normalised media.
         media: Normalised medium of each sample of the plan.
         rejected: Why a sample of the plan is not in the round, by its id: the codes of
-            :class:`~gas.errors.MediaRejected`, or ``duplicate`` where two normalised media are the same.
+            :class:`~gas.errors.MediaRejected`, ``duplicate`` where two normalised media are the same, or
+            ``mask_empty`` where nothing of what was changed is left to be seen.
     """
 
     round: Round
@@ -170,13 +171,22 @@ def _mapped(
 
 
 def _mask(mask: bytes, data: bytes, sample: Sample, options: NormalOptions) -> bytes | None:
+    from gas.media.masks import decode_mask, decode_masks
+
     if sample.modality is Modality.IMAGE:
-        return normalise_mask(mask, data, size=options.size)
-    if sample.modality is Modality.VIDEO:
+        moved = normalise_mask(mask, data, size=options.size)
+        changed = bool(decode_mask(moved).any())
+    elif sample.modality is Modality.VIDEO:
         from gas.datasets.normalise_video import normalise_video_masks
 
-        return normalise_video_masks(mask, data, size=options.size, frames=options.frames)
-    return None
+        moved = normalise_video_masks(mask, data, size=options.size, frames=options.frames)
+        changed = any(one.any() for one in decode_masks(moved, options.frames))
+    else:
+        return None
+    if not changed:
+        # What is left would be a real medium with the label of a fake one.
+        raise MediaRejected("What was changed lies outside of what a round shows.", code="mask_empty")
+    return moved
 
 
 def _video_steps() -> str:

@@ -38,6 +38,7 @@ __all__ = ["RoundShelves"]
 _FORMAT: Final = 1
 _LOCKS: Final = 64
 _EMPTY, _GOOD, _BAD = b"\x00", b"\x01", b"\x02"
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHAINS: Final = {
     Modality.IMAGE: SHARING_CHAIN,
     Modality.VIDEO: SHARING_CHAIN_VIDEO,
@@ -83,7 +84,7 @@ class RoundShelves:
         self._max_bytes, self._limits = max_bytes, limits
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._lock = threading.Lock()
-        self._shelves: dict[tuple[Target, bool], _Shelf] = {}
+        self._shelves: dict[tuple[Target, bool], _Shelf | _NoShelf] = {}
         self._errors: dict[str, MediaRejected] = {}
         self.decodes = 0
         self.full = False
@@ -139,7 +140,7 @@ class RoundShelves:
     ) -> None:
         self.close()
 
-    def _make(self, sample_id: str, slot: int, shelf: _Shelf, out: NDArray[np.generic]) -> bool:
+    def _make(self, sample_id: str, slot: int, shelf: _Shelf | _NoShelf, out: NDArray[np.generic]) -> bool:
         with self._locks[slot % _LOCKS]:
             # Somebody else may have made it while this thread waited.
             found = shelf.read(slot, out)
@@ -158,24 +159,27 @@ class RoundShelves:
             self._keep(shelf, slot, out)
             return True
 
-    def _keep(self, shelf: _Shelf, slot: int, pixels: NDArray[np.generic] | None) -> None:
+    def _keep(self, shelf: _Shelf | _NoShelf, slot: int, pixels: NDArray[np.generic] | None) -> None:
         if self.full:
             return
         try:
             shelf.write(slot, pixels)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in _DISK_FULL:
                 raise StorageError(f"The round's cache can't be written ({error.strerror}).") from error
             self.full = True
 
-    def _shelf(self, target: Target, robust: bool) -> _Shelf:
+    def _shelf(self, target: Target, robust: bool) -> _Shelf | _NoShelf:
         with self._lock:
             known = self._shelves.get((target, robust))
             if known is None:
                 try:
                     known = self._shelves[target, robust] = self._open(target, robust)
                 except OSError as error:
-                    raise StorageError(f"The round's cache can't be opened ({error.strerror}).") from error
+                    if error.errno not in _DISK_FULL:
+                        raise StorageError(f"The round's cache can't be opened ({error.strerror}).") from error
+                    known = self._shelves[target, robust] = _NoShelf(target, robust)
+                    self.full = True
             return known
 
     def _open(self, target: Target, robust: bool) -> _Shelf:
@@ -207,12 +211,16 @@ class _Shelf:
         self.target, self.robust = target, robust
         self._capacity = capacity
         self._path = path
-        self._slots = _open_shared(path.with_suffix(".slots"))
-        self._flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._empty_after_a_power_cut()
-        if os.fstat(self._flags).st_size != count:
-            os.ftruncate(self._flags, count)
-        os.utime(self._slots)
+        with contextlib.ExitStack() as opened:
+            self._slots = _open_shared(path.with_suffix(".slots"))
+            opened.callback(os.close, self._slots)
+            self._flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            opened.callback(os.close, self._flags)
+            self._empty_after_a_power_cut()
+            if os.fstat(self._flags).st_size != count:
+                os.ftruncate(self._flags, count)
+            os.utime(self._slots)
+            opened.pop_all()
 
     def read(self, slot: int, out: NDArray[np.generic]) -> bool:
         """Copy a filled slot into ``out``; false when there is nothing."""
@@ -263,6 +271,25 @@ class _Shelf:
         aside = self._path.with_suffix(f".seal{os.getpid()}-{threading.get_ident()}")
         aside.write_text(value, encoding="ascii")
         aside.replace(self._path.with_suffix(".seal"))
+
+
+class _NoShelf:
+    """Stands for a shelf that a full disk didn't let be opened: nothing is ever in it."""
+
+    def __init__(self, target: Target, robust: bool) -> None:
+        self.target, self.robust = target, robust
+
+    def read(self, slot: int, out: NDArray[np.generic]) -> bool:  # noqa: ARG002
+        return False
+
+    def is_bad(self, slot: int) -> bool:  # noqa: ARG002
+        return False
+
+    def write(self, slot: int, pixels: NDArray[np.generic] | None) -> None:
+        """Forget it."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 _SEALED: Final = "sealed"

@@ -7,6 +7,7 @@ is complete. Re-encoding would destroy the traces that detectors look for, so no
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Collection, Iterable, Sequence
@@ -194,20 +195,29 @@ class DataStore:
                 shutil.rmtree(folder, ignore_errors=True)
             return manifest
 
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a set (:func:`gas.datasets.items.item_schema`), memory-mapped; counts as a use.
+    def table(self, name: str, columns: Sequence[str] | None = None, *, use: bool = True) -> pa.Table:
+        """The rows of a set (:func:`gas.datasets.items.item_schema`), memory-mapped.
 
         Args:
             name: Of a complete set.
             columns: Only these; all when left out.
+            use: Whether it counts as a use of the set; see :meth:`touch`.
 
         Raises:
             ConfigurationError: ``not_fetched``.
             StorageError: The table is missing or broken.
         """
         self.manifest(name)
-        self._touch(name)
+        if use:
+            self.touch([name])
         return read_table(self._layout, name, columns)
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Note a use of complete sets, which pruning goes by; a store that can't be written is still good to read."""
+        now = repr(self._clock.time())
+        for name in names:
+            with contextlib.suppress(OSError):
+                write_aside(self._layout.set_folder(name) / "used", now)
 
     def tables(self, names: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several sets, one after the other."""
@@ -245,14 +255,16 @@ class DataStore:
             raise ConfigurationError("Give at least 6 hex digits of a medium's SHA-256.", code="item_unknown")
         found: dict[str, Item] = {}
         for name in self.names():
-            table = self.table(name)
+            table = self.table(name, use=False)
             for item in items_from_table(table.filter(pc.starts_with(table.column("sha256"), prefix)).slice(0, 2)):
                 found.setdefault(item.sha256, item)
         if not found:
             raise ConfigurationError(f"No medium here begins with {prefix}.", code="item_unknown")
         if len(found) > 1:
             raise ConfigurationError(f"Several media begin with {prefix}.", code="item_ambiguous")
-        return next(iter(found.values()))
+        item = next(iter(found.values()))
+        self.touch([item.dataset])
+        return item
 
     def get(self, sha256: str) -> bytes:
         """A blob's bytes, checked.
@@ -260,7 +272,11 @@ class DataStore:
         Raises:
             StorageError: ``blob_missing`` or ``blob_damaged``.
         """
-        return self.blobs.get(sha256)
+        try:
+            return self.blobs.get(sha256)
+        except StorageError as error:
+            error.hint = "`gascli data verify --discard` finds whose it is; a fetch with --refresh brings it again."
+            raise
 
     def read(self, item: Item) -> bytes:
         """A medium as it was published, checked."""
@@ -366,13 +382,6 @@ class DataStore:
                 f"The data store can't be written ({error.strerror}).", hint="Is the disk full?"
             ) from error
 
-    def _touch(self, name: str) -> None:
-        """Note a use; a store that can't be written is still good for reading."""
-        try:
-            write_aside(self._layout.set_folder(name) / "used", repr(self._clock.time()))
-        except OSError:
-            return
-
     def _make_room(self, name: str, limit: int, pinned: frozenset[str]) -> None:
         with locked(self._layout.store_lock):
             prune_sets(self._layout, self.blobs, limit, pinned, frozenset({name}))
@@ -383,8 +392,11 @@ def _empty(entry: DatasetEntry, rejected: Sequence[Rejected], path: Path) -> Con
     for row in rejected:
         codes[row.code] = codes.get(row.code, 0) + 1
     why = ", ".join(f"{count} {code}" for code, count in sorted(codes.items(), key=lambda pair: -pair[1]))
-    return ConfigurationError(
-        f"The data set {entry.name} has no usable media" + (f": all were set aside ({why})." if why else "."),
-        code="empty_set",
-        hint=f"{path} lists each with its reason." if why else "Look at its columns, filter and globs.",
-    )
+    if why:
+        text, hint = f"all were set aside ({why})", f"{path} lists each with its reason."
+    elif entry.filter_column:
+        values = ", ".join(repr(value) for value in entry.filter_values[:5])
+        text, hint = f"no row has {values} in the column {entry.filter_column!r}", "Values are compared as text."
+    else:
+        text, hint = "its files hold none", "Look at its columns and globs."
+    return ConfigurationError(f"The data set {entry.name} has no usable media: {text}.", code="empty_set", hint=hint)

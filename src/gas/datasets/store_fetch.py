@@ -238,9 +238,11 @@ class _Fetch:
         )
         if not listed:
             raise ConfigurationError(
-                f"None of the {len(offered):,} files of the data set {self.entry.name} belongs to it.",
+                f"None of the {len(offered):,} files of the data set {self.entry.name} belongs to it."
+                if offered
+                else f"The source of the data set {self.entry.name} is empty.",
                 code="no_files",
-                hint="Look at include and exclude." if offered else "The source is empty.",
+                hint="Look at include and exclude." if offered else "",
             )
         return listed, {path: offered[pairs[path]] for path in pairs}
 

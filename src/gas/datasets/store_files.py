@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -24,6 +25,7 @@ from gas.errors import ConfigurationError, StorageError
 __all__ = ["FileRecord", "Journal", "Layout", "SetManifest", "locked", "part_name", "write_aside"]
 
 _FORMAT: Final = 1
+_WORD: Final = 24
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -282,7 +284,10 @@ def _line(line: bytes, digest: str, number: int) -> FileRecord | bool:
         found = json.loads(line)
         if number == 0:
             return bool(found["entry"] == digest)
-        return FileRecord(RemoteFile(**found["file"]), found["rows"], found["rejected"])
+        # Each copy of a word that a million rows share would take memory; and the collector of cycles has to look at
+        # lists time and again, but not at tuples of plain values.
+        rows = [tuple(intern(v) if type(v) is str and len(v) < _WORD else v for v in row) for row in found["rows"]]
+        return FileRecord(RemoteFile(**found["file"]), rows, found["rejected"])
     except (ValueError, KeyError, TypeError):
         return False
 

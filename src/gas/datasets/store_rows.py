@@ -27,6 +27,8 @@ HASHED: Final = (
 )  # fmt: skip
 """Columns under the content hash; what a decoder's version may see otherwise (lengths, rates) is left out."""
 
+_ROWS_AT_ONCE: Final = 20_000
+
 
 class Row(NamedTuple):
     """A medium as the journal holds it, a list of these; fields as in :class:`gas.datasets.items.Item`.
@@ -131,7 +133,7 @@ def content_hash(table: pa.Table) -> str:
     columns = table.select(list(HASHED))
     encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
     digests: list[bytes] = []
-    for batch in columns.to_batches(max_chunksize=20_000):
+    for batch in columns.to_batches(max_chunksize=_ROWS_AT_ONCE):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
         digests += [hashlib.sha256(encoder.encode(row).encode()).digest() for row in rows]
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
@@ -167,12 +169,22 @@ def _table(entry: DatasetEntry, rows: Sequence[Row]) -> pa.Table:
     import pyarrow as pa
 
     origins = _origins(entry, rows)
+    parts = [
+        _part(entry, rows[start : start + _ROWS_AT_ONCE], origins[start : start + _ROWS_AT_ONCE])
+        for start in range(0, len(rows), _ROWS_AT_ONCE)
+    ]
+    return pa.concat_tables(parts) if parts else item_schema().empty_table()
+
+
+def _part(entry: DatasetEntry, rows: Sequence[Row], origins: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
     constant: Mapping[str, str] = {
         "dataset": entry.name,
         "modality": entry.modality.value,
         "licence": entry.licence,
     }
-    own = dict(zip(Row._fields, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(Row._fields, ())
+    own = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
     columns: dict[str, Sequence[object]] = {}
     for name in item_schema().names:
         if name in constant:

@@ -55,14 +55,14 @@ class Taker:
 
         Raises:
             MediaRejected: What :func:`gas.datasets.probe.probe` and :func:`gas.datasets.probe.check_mask` raise;
-                ``mask_missing``; for shards of the arena ``hash`` and ``hotkey``.
+                ``mask_missing``; for shards of the arena ``hash``, ``hotkey`` and ``label``.
             NoRoom: The disk's bound is reached.
             StorageError: The disk is full.
         """
         entry = self.entry
         limits = self.limits
         seen = probe(raw.data, entry.modality, limits, self.guard)
-        media_type = _word(raw, "media_type", MediaType) or entry.media_type.value
+        media_type = _label(raw, entry)
         if mask is not None and media_type == MediaType.SEMISYNTHETIC:
             check_mask(mask, entry.modality, (seen.width, seen.height), limits)
         else:
@@ -122,7 +122,9 @@ def _maker(raw: RawItem, sha256: str) -> _Maker:
     return _Maker(hotkey, printable(columns.get("model", ""))[:_LONGEST], category if _WORD.fullmatch(category) else "")
 
 
-def _word(raw: RawItem, column: str, kind: type[MediaType]) -> str:
-    """A row's own label, where a shard has one that we know."""
-    value = raw.columns.get(column)
-    return str(value) if value in set(kind) else ""
+def _label(raw: RawItem, entry: DatasetEntry) -> str:
+    """The media type: of the row in a shard of the arena, of the set otherwise."""
+    said = raw.columns.get("media_type", entry.media_type.value) if entry.source == "arena" else entry.media_type.value
+    if said not in set(MediaType):
+        raise MediaRejected(f"The shard's row is labelled {printable(said)[:40]!r}.", code="label")
+    return said

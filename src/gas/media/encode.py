@@ -18,6 +18,7 @@ import soundfile  # type: ignore[import-untyped]
 import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from gas.media.h264 import encode_yuv420, yuv420_of
 from gas.media.image import RGB
 
 __all__ = ["encode_audio", "encode_flac", "encode_mp4", "encode_wav"]
@@ -28,7 +29,6 @@ _CODECS: Final = {
     "opus": ("ogg", "libopus", (8000, 12_000, 16_000, 24_000, 48_000)),
     "aac": ("mp4", "aac", (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)),
 }
-_VIDEO_CODECS: Final = {"h264": "libx264", "mpeg4": "mpeg4"}
 
 
 def encode_wav(
@@ -122,22 +122,19 @@ def encode_mp4(
     if not frames or any(frame.shape != frames[0].shape for frame in frames):
         raise ValueError("A video needs at least one frame, and all of one size.")
     height, width = frames[0].shape[:2]
-    options = {"flags": "+bitexact", "threads": "1"}
+    whole_rate = Fraction(rate).limit_denominator(1001)
+    even = (yuv420_of(np.pad(one, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")) for one in frames)
     if codec == "h264":
-        # With its macroblock tree the encoder gives other bytes from run to run on processors with AVX-512.
-        options |= {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
-    else:
-        options |= {"qmin": str(crf), "qmax": str(crf)}
+        return encode_yuv420(even, whole_rate, crf=crf, preset=preset, keyframes=keyframes)
+    options = {"flags": "+bitexact", "threads": "1", "qmin": str(crf), "qmax": str(crf)}
     if keyframes is not None:
         options["g"] = str(keyframes)
     out = io.BytesIO()
     with av.open(out, mode="w", format="mp4", options=_BITEXACT) as container:
-        whole_rate = Fraction(rate).limit_denominator(1001)
-        stream = cast("av.VideoStream", container.add_stream(_VIDEO_CODECS[codec], whole_rate, options))
+        stream = container.add_stream("mpeg4", whole_rate, options)
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        for picture in frames:
-            even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            for packet in stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")):
+        for frame in even:
+            for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)

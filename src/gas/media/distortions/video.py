@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
+from gas.media.h264 import encode_yuv420, yuv420_of
 from gas.media.image import RGB
 from gas.media.limits import MediaLimits
 from gas.media.video import decode_video
@@ -19,15 +17,6 @@ from gas.media.video import decode_video
 __all__ = ["encode_h264", "h264"]
 
 _RATE: Final = 30
-# FFmpeg's conversion to 4:2:0 gives the same values on every processor only when it is asked for that.
-_EXACT: Final = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INP
-)
-
-# A round needs the same pixels everywhere. x264's macroblock tree gives another stream from run to run (its vector code
-# reads memory that it has not set), and the vector code of newer processors (SSE4.2, AVX) decides differently from the
-# C code; that of SSE2, which every x86-64 has, agrees with it, at little loss of speed.
-_PARAMETERS: Final = "mbtree=0:asm=sse2"
 
 
 def encode_h264(frames: Sequence[RGB], crf: int, rate: int = _RATE) -> bytes:
@@ -47,17 +36,7 @@ def encode_h264(frames: Sequence[RGB], crf: int, rate: int = _RATE) -> bytes:
     height, width = frames[0].shape[:2]
     if height % 2 or width % 2 or not 0 <= crf <= 51:
         raise ValueError("H.264 needs even sides and a rate factor from 0 to 51.")
-    sink = io.BytesIO()
-    with av.open(sink, mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": _PARAMETERS}
-        for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=_EXACT, threads=1)))
-        container.mux(stream.encode())
-    return sink.getvalue()
+    return encode_yuv420(map(yuv420_of, frames), rate, crf=crf)
 
 
 def h264(frames: Sequence[RGB], crf: int) -> list[RGB]:
