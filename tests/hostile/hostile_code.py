@@ -231,6 +231,23 @@ _ATTACKS: dict[str, tuple[str, str]] = {
     "hub_of_timm": ("downloads_weights", 'import timm\ntimm.create_model("hf-hub:a/b")'),
     "pipeline_of_transformers": ("import_not_allowed", "from transformers import pipeline"),
     "yolo_unpickles": ("foreign_weights", 'from ultralytics import YOLO\nYOLO("evil.pt")'),
+    "weights_of_torchvision": (
+        "downloads_weights",
+        'import torchvision.models as m\nm.resnet18(weights="DEFAULT")',
+    ),
+    "weights_of_torchvision_by_their_class": (
+        "downloads_weights",
+        "import torchvision.models as m\nm.resnet18(weights=m.ResNet18_Weights.DEFAULT)",
+    ),
+    "auto_map_in_a_call": (
+        "remote_code",
+        'from transformers import BertConfig\nBertConfig(auto_map={"AutoModel": "a--b"})',
+    ),
+    "open_module_hands_on_functools": ("name_not_allowed", "from PIL import ImageOps\nImageOps.functools"),
+    "open_module_hands_on_struct": ("name_not_allowed", "from PIL import ImageDraw\nImageDraw.struct"),
+    "font_from_a_file": ("attribute_refused", 'from PIL import ImageDraw\nImageDraw.ImageFont.truetype("/etc/x")'),
+    "backend_that_loads_anything": ("import_not_allowed", "from ultralytics.nn.autobackend import AutoBackend"),
+    "weights_of_flash_attention": ("import_not_allowed", "from flash_attn.utils import pretrained"),
     "load_state_dict_from_url": ("import_not_allowed", "from torchvision.models.utils import load_state_dict_from_url"),
 }
 for _name, (_code, _lines) in _ATTACKS.items():

@@ -159,6 +159,17 @@ def squeezed_zeros() -> bytes:
     return zip_of({"model.onnx": bytes(30 * 2**20)})
 
 
+@refused("onnx_broken")
+def zip_within_a_zip() -> bytes:
+    """Only the outer archive is unpacked: what lies within is no model."""
+    return zip_of({"model.onnx": zip_of({"model.onnx": bytes(30 * 2**20)})})
+
+
+@refused("unexpected_file")
+def zip_beside_a_model() -> bytes:
+    return zip_of({"model.onnx": onnx_model(), "more.zip": zip_of({"model.onnx": bytes(30 * 2**20)})})
+
+
 @refused("size_mismatch")
 def declares_less_than_it_unpacks_to() -> bytes:
     data = zip_of({"model.onnx": bytes(5000)})

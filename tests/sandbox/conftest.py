@@ -1,9 +1,16 @@
 """Packages built on the spot, and the rungs to run them on."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox, Tier, plain, probe, runtime
+from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox, Tier, probe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
+
+from models.light import in_place_of_torch, write_light_site
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.25]], dtype=np.float32)
@@ -35,57 +42,11 @@ def isolating(found):
     return BubblewrapSandbox(found.executable)
 
 
-LIGHT_TORCH = """
-import contextlib
-import numpy
-float32 = float16 = bfloat16 = uint8 = "some dtype"
-inference_mode = contextlib.nullcontext
-set_num_threads = set_num_interop_threads = id
-
-class Tensor:
-    def __init__(self, array):
-        self.array = array
-    def __len__(self):
-        return len(self.array)
-    def __getitem__(self, item):
-        return Tensor(self.array[item])
-    def numpy(self):
-        return self.array
-    detach = float = cpu = lambda self: self
-
-class nn:
-    class Module:
-        def eval(self):
-            return self
-        def __call__(self, batch):
-            return self.forward(batch)
-
-def zeros(*shape):
-    return Tensor(numpy.zeros(shape))
-
-def empty(shape, dtype):
-    return Tensor(numpy.empty(shape, numpy.uint8))
-"""
-"""Just enough for models that fail before they compute anything: importing torch takes most of a test's time."""
-
-
 @pytest.fixture
-def light(found, isolating, tmp_path_factory, monkeypatch):
+def light(found, isolating, tmp_path_factory):
     """The isolating rung, with a few lines in place of torch inside."""
-    site = tmp_path_factory.mktemp("light") / "site-packages"
-    for name, text in {
-        "torch/__init__.py": LIGHT_TORCH,
-        "safetensors/__init__.py": "",
-        "safetensors/torch.py": "",
-        "gas/secret.py": "",
-    }.items():
-        (site / name).parent.mkdir(parents=True, exist_ok=True)
-        (site / name).write_text(text)
-    # Not by sys.path: this process must not import it.
-    folders = (site, *runtime.host_site_folders())
-    for module in (runtime, plain):
-        monkeypatch.setattr(module, "host_site_folders", lambda: folders)
-    return BubblewrapSandbox(found.executable)
+    with in_place_of_torch(write_light_site(tmp_path_factory.mktemp("light"))):
+        yield BubblewrapSandbox(found.executable)
 
 
 @pytest.fixture(params=["plain", "isolating"])

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bittensor_wallet import Keypair, Wallet
+
 from gas.chain.keys import KeySigner, Signer, signer_from_seed
 from gas.chain.local.founding import add_stake, create_ledger, create_subnet, faucet, register
 from gas.chain.local.ledger import Ledger
 from gas.clock import ManualClock
 
-__all__ = ["TAO", "LedgerNetwork", "found_network", "key"]
+__all__ = ["TAO", "LedgerNetwork", "found_network", "keep_keys", "key"]
 
 TAO = 10**9
 
@@ -23,6 +25,15 @@ TAO = 10**9
 def key(name: str) -> KeySigner:
     """A key that a name stands for."""
     return signer_from_seed(hashlib.sha256(name.encode()).digest())
+
+
+def keep_keys(home: Path, name: str) -> None:
+    """Put a wallet with the key that a name stands for into a home, as its coldkey and its hotkey."""
+    pair = Keypair.create_from_seed(hashlib.sha256(name.encode()).hexdigest())
+    wallet = Wallet(name=name, hotkey="default", path=str(home / "wallets"))
+    wallet.set_coldkey(pair, encrypt=False)
+    wallet.set_coldkeypub(pair)
+    wallet.set_hotkey(pair, encrypt=False)
 
 
 @dataclass

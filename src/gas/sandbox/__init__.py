@@ -6,8 +6,8 @@ batch at a time, and only logits come back, in frames of a size that the parent 
 
 What it covers (tier ``BUBBLEWRAP``; each point has a hostile model among the tests)
     * Files: the model sees the system's libraries, the interpreter, its packages and its own package, all
-      read-only, and an empty ``/tmp`` and ``/dev/shm`` of limited size. No home, no ``/etc/passwd``, nothing of
-      this project.
+      read-only and without locks, and an empty ``/tmp`` and ``/dev/shm`` of limited size and number of files. No
+      home, no ``/etc/passwd``, nothing of this project.
     * Network: none, not even the host's loopback; no socket of any family can be made.
     * Processes: no program can be started, no process made; others can be neither seen, traced nor signalled.
       Everything dies with the session, and with the parent, even when the parent is killed.
@@ -24,8 +24,8 @@ What it does not cover
       for the workers where that matters.
     * What a model remembers between batches of one session, the number and sizes of batches, the clock, the
       kind of processor and the kernel's release: it can know these.
-    * Many empty files in ``/tmp``: the size is limited, the number is not; the kernel's memory for them is
-      limited only inside a control group.
+    * A moment's flood of empty files in ``/tmp``: their number is looked at a few times a second, the kernel limits
+      only their size.
     * Libraries in the model's own package can be loaded; they run under the same restrictions.
     * GPUs: device nodes are not handed in. The driver's interface is a large surface, and would be a tier of its own.
     * Tier ``PLAIN`` covers crashes, hangs and memory, not malice: it is for one's own model.

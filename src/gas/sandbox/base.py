@@ -40,9 +40,11 @@ class Limits:
         processes: Threads and processes of the tree.
         file_bytes: Largest file it may write.
         open_files: Descriptors.
-        tmp_bytes: Size of its private /tmp.
+        tmp_bytes: Size of its private /tmp, and of its private /dev/shm.
         load_seconds: Wall clock for loading the model, counted from the moment at which our own part is ready.
         batch_seconds: Wall clock for one batch.
+        tmp_files: Files, folders and links in either of the two; looked at a few times a second, so that it can be
+            overdrawn for a moment.
     """
 
     memory_bytes: int = 6 * 2**30
@@ -53,6 +55,7 @@ class Limits:
     tmp_bytes: int = 64 * 2**20
     load_seconds: float = 120.0
     batch_seconds: float = 60.0
+    tmp_files: int = 10_000
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -286,14 +286,19 @@ class _Command:
                 else:
                     process.kill()
 
+            files = _Files(limits.tmp_files)
+
             def release() -> None:
+                files.close()
                 while first:
                     os.close(first.pop())
 
-            tree = Tree(process, pipes, kill=kill, release=release, guarded=True)
+            tree = Tree(process, pipes, kill=kill, release=release, guarded=True, overdrawn=files.overdrawn)
             try:
                 # The gate keeps the tree's first process waiting, so its number can't be somebody else's yet.
-                first.append(os.pidfd_open(_first_process(info, deadline)))
+                number = _first_process(info, deadline)
+                first.append(os.pidfd_open(number))
+                files.watch(number, first[0])
                 os.write(gate, b"x")
             except (OSError, SandboxUnavailable):
                 tree.outcome()
@@ -302,6 +307,61 @@ class _Command:
                     "bubblewrap could not set up the isolation.", hint=printable(tree.tail, 500) or None
                 ) from None
             return tree
+
+
+class _Files:
+    """Counts the files in the tree's private folders: bubblewrap can limit their bytes, but not their number.
+
+    Args:
+        most: Files, folders and links that one folder may hold.
+    """
+
+    _FOLDERS = ("tmp", "dev/shm")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._process = (0, -1)
+        self._open: list[int] = []
+
+    def watch(self, number: int, handle: int) -> None:
+        """Look at the folders of this process: its number, and the descriptor that is surely this process."""
+        self._process = (number, handle)
+
+    def overdrawn(self) -> str:
+        """A sentence when there are too many files; empty otherwise."""
+        if not self._open and not self._reach():
+            return ""
+        for descriptor, folder in zip(self._open, self._FOLDERS, strict=True):
+            found = os.fstatvfs(descriptor)
+            if found.f_files - found.f_ffree > self._most:
+                return f"The model made more than {self._most} files in /{folder}."
+        return ""
+
+    def _reach(self) -> bool:
+        """Open the folders, once they are mounted."""
+        number, handle = self._process
+        opened: list[int] = []
+        try:
+            # Until the tree has its own root, these paths still mean the host's folders.
+            host = {path.stat().st_dev for path in map(Path, ("/", "/dev", "/tmp", "/dev/shm")) if path.exists()}  # noqa: S108
+            for folder in self._FOLDERS:
+                path = f"/proc/{number}/root/{folder}"
+                opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            signal.pidfd_send_signal(handle, 0)
+            private = host.isdisjoint(os.fstat(one).st_dev for one in opened)
+        except OSError:
+            private = False
+        if private:
+            self._open = opened
+        else:
+            for descriptor in opened:
+                os.close(descriptor)
+        return private
+
+    def close(self) -> None:
+        """Let the folders go; may be called twice."""
+        while self._open:
+            os.close(self._open.pop())
 
 
 def _parents(binds: list[Bind]) -> list[str]:

@@ -20,7 +20,7 @@ from gas.errors import ModelFailed, SandboxUnavailable
 from gas.sandbox.base import Limits, ModelSpec, Tier
 from gas.sandbox.inside import wire
 from gas.sandbox.memory import InputMemory, sealed_file
-from gas.sandbox.tree import Ended, Late, Pipes, Tree, printable
+from gas.sandbox.tree import Ended, Late, Overdrawn, Pipes, Tree, printable
 
 __all__ = ["Confinement", "Session", "open_session"]
 
@@ -174,7 +174,7 @@ def _await_confined(tree: Tree, nonce: int, deadline: float) -> None:
             raise SandboxUnavailable(f"The runner could not confine itself: {printable(text)}")
         if kind != wire.CONFINED or echoed != nonce or size:
             raise SandboxUnavailable("The runner answered with an unknown frame.")
-    except Late as error:
+    except (Late, Overdrawn) as error:
         raise SandboxUnavailable("The runner did not get ready in time.", hint=tree.tail or None) from error
     except Ended as error:
         tree.outcome()
@@ -250,7 +250,7 @@ class Session:
             if kind != wire.REPORT or size > wire.MAX_PAYLOAD:
                 raise SandboxUnavailable("The self-check answered with an unknown frame.")
             return [str(finding) for finding in json.loads(self._tree.receive(size, deadline))]
-        except (Late, Ended) as error:
+        except (Late, Ended, Overdrawn) as error:
             self._tree.outcome()
             raise SandboxUnavailable("The self-check did not finish.", hint=self._tree.tail or None) from error
 
@@ -288,6 +288,8 @@ class Session:
             self._tree.send(wire.REQUEST.pack(wire.RUN, samples, nonce), deadline)
         except Late as error:
             raise self._failed("The model did not take the batch in time.", "timeout") from error
+        except Overdrawn as error:
+            raise self._failed(str(error), "out_of_memory") from error
         except Ended as error:
             raise self._ended("crashed") from error
         size = samples * self._spec.num_classes * 4
@@ -312,6 +314,8 @@ class Session:
             raise self._failed("The model's process answered with a frame of the wrong kind or size.", "protocol")
         except Late as error:
             raise self._failed(f"The model took more than {seconds:g} s.", "timeout") from error
+        except Overdrawn as error:
+            raise self._failed(str(error), "out_of_memory") from error
         except Ended as error:
             raise self._ended(failing) from error
 

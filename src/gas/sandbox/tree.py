@@ -10,11 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable
 
-__all__ = ["Ended", "Late", "Pipes", "Tree", "printable"]
+__all__ = ["Ended", "Late", "Overdrawn", "Pipes", "Tree", "printable"]
 
 _TAIL_BYTES = 4096
 _PATIENCE = 5.0
 """Seconds that a tree gets to disappear after it was killed, or to end after it closed its channel."""
+_GLANCE = 0.2
+"""Seconds between two looks at what the kernel doesn't limit by itself."""
 
 
 class Ended(Exception):
@@ -23,6 +25,10 @@ class Ended(Exception):
 
 class Late(Exception):
     """The deadline passed."""
+
+
+class Overdrawn(Exception):
+    """The tree took more than a limit that the kernel doesn't enforce; says which, in one sentence."""
 
 
 def printable(text: bytes | str, limit: int = _TAIL_BYTES) -> str:
@@ -75,6 +81,7 @@ class Tree:
         guarded: Whether the outermost process is ours, out of the model's reach: then a signal that kills it
             came from outside.
         starved: Says whether the kernel killed something of the tree for want of memory.
+        overdrawn: Looked at while waiting: which limit was overdrawn, in one sentence, or nothing.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class Tree:
         release: Callable[[], None] = lambda: None,
         guarded: bool = False,
         starved: Callable[[], bool] = lambda: False,
+        overdrawn: Callable[[], str] = lambda: "",
     ) -> None:
         self._process = process
         self._pipes = pipes
@@ -93,6 +101,8 @@ class Tree:
         self._release = release
         self._guarded = guarded
         self._starved = starved
+        self._overdrawn = overdrawn
+        self._next_glance = 0.0
         self._tail = b""
         self._killed = False
         self._errors_open = True
@@ -131,16 +141,21 @@ class Tree:
             self._errors_open = False
 
     def _wait(self, descriptor: int, event: int, deadline: float) -> None:
-        """Wait until a descriptor is ready, draining the tree's output meanwhile."""
+        """Wait until a descriptor is ready; drain the tree's output and watch its limits meanwhile."""
         while True:
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            left = deadline - now
             if left <= 0:
                 raise Late
+            if now >= self._next_glance:
+                self._next_glance = now + _GLANCE
+                if reason := self._overdrawn():
+                    raise Overdrawn(reason)
             poll = select.poll()
             poll.register(descriptor, event)
             if self._errors_open:
                 poll.register(self._pipes.errors, select.POLLIN)
-            ready = dict(poll.poll(left * 1000))
+            ready = dict(poll.poll(min(left, _GLANCE) * 1000))
             if self._pipes.errors in ready:
                 self._drain()
             if descriptor in ready:
@@ -156,6 +171,7 @@ class Tree:
         Raises:
             Ended: Nobody reads any more.
             Late: The deadline passed.
+            Overdrawn: A limit was overdrawn.
         """
         view = memoryview(data)
         while view:
@@ -173,6 +189,7 @@ class Tree:
         Raises:
             Ended: The tree closed its end earlier.
             Late: The deadline passed.
+            Overdrawn: A limit was overdrawn.
         """
         parts: list[bytes] = []
         while size:

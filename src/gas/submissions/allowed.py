@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -90,9 +91,11 @@ def _words(text: str) -> frozenset[str]:
 
 _OPEN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _REFUSED_WORDS: Final = _words(
-    "cached code compile ctypes download eval exec fetch file filename files hf hub import io jit load loader loads os "
-    "open pickle read remote save socket subprocess sys url urls write zip"
+    "autobackend cached code compile ctypes download eval exec fetch file filename files hf hub import io jit load "
+    "loader loads os open pickle pretrained read remote save socket subprocess sys thop url urls write zip"
 )
+_HANDED_ON: Final = sys.stdlib_module_names
+"""Modules of the standard library that a module imports for itself, and so hands on."""
 _CONSTANT: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 _TRANSFORMERS_CLASS: Final = re.compile(r"(?!Hf|Trainer|Push|Python|Tool|Agent|Pipeline)[A-Z][A-Za-z0-9]*")
 
@@ -141,7 +144,7 @@ REFUSED_ATTRIBUTES: Final = _words(
     "write_text write_bytes unlink rmdir mkdir rename touch symlink_to hardlink_to chmod system popen spawn fork execv "
     "execve load_library load_state_dict_from_url save_pretrained push_to_hub hf_hub_download snapshot_download "
     "cached_file compile format_map show unsafe_eval get_type_hints from_buffer_copy load_from_checkpoint "
-    "load_checkpoint savetxt savez loadtxt genfromtxt set_submodule add_safe_globals"
+    "load_checkpoint truetype load_path savetxt savez loadtxt genfromtxt set_submodule add_safe_globals"
 )
 """Attributes that no object of an honest model needs; refused on anything, whatever it is."""
 
@@ -214,4 +217,5 @@ def may_use(path: str) -> bool:
 
 
 def _sounds_harmless(name: str) -> bool:
-    return bool(_OPEN_NAME.fullmatch(name)) and not _REFUSED_WORDS.intersection(name.lower().split("_"))
+    words = name.lower().split("_")
+    return bool(_OPEN_NAME.fullmatch(name)) and name not in _HANDED_ON and not _REFUSED_WORDS.intersection(words)

@@ -44,6 +44,7 @@ _REFUSED_KEYWORDS: Final = {
     "checkpoint_path": "weights come from the given file only",
     "pretrained_cfg": "weights come from the given file only",
     "pretrained_cfg_overlay": "weights come from the given file only",
+    "auto_map": "code from elsewhere is never run",
 }
 _SHADY: Final = frozenset({"Cf", "Co", "Cs"})
 _MAX_REASONS: Final = 200
@@ -331,6 +332,13 @@ class _Checker:
             if keyword.arg == "pretrained" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
                 yield keyword.lineno, "downloads_weights", "pretrained must be False: there is no network."
 
+    def _downloads(self, keyword: ast.keyword) -> bool:
+        """Whether a keyword of torchvision asks for weights that come from the network."""
+        if keyword.arg not in ("weights", "weights_backbone"):
+            return False
+        text = isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str)
+        return text or any("_Weights" in path for path in self._paths(keyword.value))
+
     def _from_pretrained(self, node: ast.Call) -> Iterator[Finding]:
         named = [k.value for k in node.keywords if k.arg == "pretrained_model_name_or_path"]
         where = next(iter([*node.args, *named]), None)
@@ -351,6 +359,8 @@ class _Checker:
             where = node.args[index] if len(node.args) > index else next(iter(named), None)
             if not plain or where is None or self.own.kind(where) != FILE:
                 yield node.lineno, "foreign_weights", f"{path} may read the given weights_path only."
+        elif path.startswith("torchvision.models.") and any(self._downloads(k) for k in node.keywords):
+            yield node.lineno, "downloads_weights", "weights must be None: there is no network."
         elif path == "functools.wraps" and (len(node.args) != 1 or node.keywords):
             yield node.lineno, "name_refused", "functools.wraps takes the function only."
         elif path in ("ultralytics.YOLO", "ultralytics.RTDETR"):

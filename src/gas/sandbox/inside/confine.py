@@ -27,6 +27,7 @@ __all__ = [
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SIGKILL = 9
+_CPU_GRACE = 5
 
 _SYS_CAPGET = 125
 _SYS_CAPSET = 126
@@ -116,7 +117,9 @@ def die_with_parent() -> None:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Set resource limits, soft and hard alike.
+    """Set resource limits, soft and hard alike; only of processor time some seconds lie between.
+
+    Then the kernel says by SIGXCPU what was used up, and a process that ignores that is killed a little later.
 
     Args:
         limits: Values by the names of :mod:`resource` without ``RLIMIT_``, e.g. ``{"NOFILE": 256}``.
@@ -128,8 +131,11 @@ def set_limits(limits: dict[str, int]) -> None:
         kind = int(getattr(resource, f"RLIMIT_{name}"))
         _, hard = resource.getrlimit(kind)
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        last = value
+        if name == "CPU":
+            last = value + _CPU_GRACE if hard == resource.RLIM_INFINITY else min(value + _CPU_GRACE, hard)
         try:
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, (value, last))
         except (OSError, ValueError) as error:
             raise ConfinementError(f"The limit {name} was refused: {error}.") from error
 

@@ -18,7 +18,15 @@ __all__ = ["Model", "ModelError", "explain", "import_libraries", "load"]
 Model = Callable[[NDArray[Any]], NDArray[np.float32]]
 """From a batch (n, *input_shape) to logits (n, num_classes)."""
 
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "cannot allocate memory")
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad_array_new_length",
+)
 
 
 class ModelError(Exception):
@@ -80,7 +88,9 @@ def load(config: dict[str, Any]) -> Model:
     return _load_onnx(config) if config["format"] == "onnx" else _load_torch(config)
 
 
-def _checked(answer: NDArray[Any], samples: int, width: int) -> NDArray[np.float32]:
+def _checked(told: Any, samples: int, width: int) -> NDArray[np.float32]:
+    # What calls itself a tensor may say anything of its shape; an array made of it can't.
+    answer = np.asarray(told)
     if answer.shape != (samples, width):
         raise ModelError(
             "bad_output",
