@@ -33,7 +33,9 @@ _Material = Annotated[
 ]
 _RegistryFile = Annotated[
     Path | None,
-    typer.Option("--registry", help="Registry file, or photos, packages, stamps, public; all and the home's own by default."),
+    typer.Option(
+        "--registry", help="Registry file, or photos, packages, stamps, public; all and the home's own by default."
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Names = Annotated[list[str] | None, typer.Argument(help="Names of data sets.")]

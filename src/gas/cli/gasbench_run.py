@@ -31,7 +31,9 @@ def run_command(
     full: Annotated[bool, typer.Option("--full", help="As many as a round takes.")] = False,
     dataset_config: Annotated[
         Path | None,
-        typer.Option(help="Registry (YAML) of the data sets, or photos, packages, stamps, public; your home's by default."),
+        typer.Option(
+            help="Registry (YAML) of the data sets, or photos, packages, stamps, public; your home's by default."
+        ),
     ] = None,
     holdout_config: Annotated[Path | None, typer.Option(help="Registry of sets that count as held out.")] = None,
     cache_dir: Annotated[

@@ -220,9 +220,7 @@ def resize_crop(crop: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
     Returns:
         uint8, (3, H, W), RGB, contiguous.
     """
-    out = np.empty((3, *target), np.uint8)
-    cv2.split(_resize(crop, target, cv2.INTER_LINEAR), [out[0], out[1], out[2]])
-    return out
+    return np.ascontiguousarray(_resize(crop, target, cv2.INTER_LINEAR).transpose(2, 0, 1))
 
 
 def preprocess_mask(mask: NDArray[np.uint8], target: tuple[int, int]) -> NDArray[np.uint8]:
