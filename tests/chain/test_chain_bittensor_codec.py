@@ -121,7 +121,7 @@ def test_what_is_signed_is_what_the_network_checks(node: Node, head: Head, which
 
     async def work() -> bytes:
         call = await Submitter(node).compose(head, "Balances", "transfer_keep_alive", {"dest": BOB, "value": 12345})
-        payload = await node.library.generate_signature_payload(
+        payload = await node.codec.generate_signature_payload(
             call, era=wanted["era"], nonce=wanted["nonce"], runtime=head.runtime
         )
         return bytes(payload.data)
@@ -144,7 +144,7 @@ def test_a_signed_call_is_what_the_network_takes(node: Node, head: Head, which: 
     async def work() -> bytes:
         call = await Submitter(node).compose(head, "Balances", "transfer_keep_alive", {"dest": BOB, "value": 12345})
         era = wanted["era"] if wanted["era"] != "00" else None
-        extrinsic = await node.library.create_signed_extrinsic(call, _Keypair(Alice()), era=era, nonce=wanted["nonce"])
+        extrinsic = await node.codec.create_signed_extrinsic(call, _Keypair(Alice()), era=era, nonce=wanted["nonce"])
         return bytes(extrinsic.data.data)
 
     assert asyncio.run(work()).hex() == wanted["extrinsic_hex"][2:]
@@ -154,7 +154,7 @@ def test_a_signed_call_is_what_the_network_takes(node: Node, head: Head, which: 
 def test_a_calls_outcome_is_read_from_its_block(node: Node, rpc: Recording) -> None:
     receipt = golden()["receipt"]
     data = golden()["block"]["raw"]["block"]["extrinsics"][receipt["extrinsic_idx"]]
-    key = asyncio.run(node.library.create_storage_key("System", "Events", [])).to_hex()
+    key = asyncio.run(node.codec.create_storage_key("System", "Events", [])).to_hex()
     before = dict(rpc.storage)
     rpc.storage[key] = golden()["events"]["raw_hex"]
     try:
@@ -174,7 +174,7 @@ def test_storage_is_asked_for_under_the_networks_keys(node: Node, rpc: Recording
     assert len(wanted) == len(golden()["storage_keys"])
     rpc.asked.clear()
     for entry in wanted:
-        key = asyncio.run(node.library.create_storage_key(entry["pallet"], entry["storage_function"], entry["params"]))
+        key = asyncio.run(node.codec.create_storage_key(entry["pallet"], entry["storage_function"], entry["params"]))
         assert key.to_hex() == entry["key_hex"]
 
 
@@ -275,7 +275,7 @@ def test_a_commitment_comes_back_as_it_went(node: Node, head: Head, text: str) -
     stored = (10**9).to_bytes(8, "little") + (77).to_bytes(4, "little") + data[4:]
     pallet = head.runtime.metadata.get_metadata_pallet("Commitments")
     kind = pallet.get_storage_function("CommitmentOf").get_value_type_string()
-    found = asyncio.run(node.library.decode_scale(kind, stored, runtime=head.runtime)).value
+    found = asyncio.run(node.codec.decode_scale(kind, stored, runtime=head.runtime)).value
     read = commitment(ALICE, found)
     assert read is not None
     assert (read.hotkey, read.data, read.block) == (ALICE, text, 77)
@@ -337,7 +337,7 @@ def test_a_runtime_calls_nonsense_is_a_node_that_does_not_answer(node: Node, rpc
 
 @pytest.mark.parametrize("answer", ["0x", "0xzz", "nothing", 5, [1]])
 def test_a_storage_items_nonsense_is_a_node_that_does_not_answer(node: Node, rpc: Recording, head: Head, answer: Any):
-    key = asyncio.run(node.library.create_storage_key("SubtensorModule", "SubnetOwner", [1])).to_hex()
+    key = asyncio.run(node.codec.create_storage_key("SubtensorModule", "SubnetOwner", [1])).to_hex()
     before = dict(rpc.storage)
     rpc.storage[key] = answer
     try:

@@ -18,6 +18,7 @@ from gas.chain.keys import is_address, load_hotkey, view_wallet
 from gas.chain.local.founding import create_ledger, create_subnet
 from gas.chain.local.interface import LedgerChain
 from gas.chain.local.ledger import Ledger
+from gas.cli.chain_run import Home, Json, print_result
 from gas.cli.coldkeys import PasswordEnv, PasswordFile, open_coldkey
 from gas.cli.endpoint import ChainEndpoint, home_settings, open_chain
 from gas.clock import SystemClock
@@ -29,9 +30,7 @@ __all__ = ["advance", "faucet", "found", "pause", "rao", "resume", "start", "tao
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-_Home = Annotated[Path | None, typer.Option(help="Home with ledger and wallets; GAS_HOME or ./.gas by default.")]
 _Netuid = Annotated[int | None, typer.Option(help="The first subnet; GAS_NETUID or 1 by default.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Manual = Annotated[bool, typer.Option(help="Blocks pass only by `gascli chain advance`.")]
 _Root = Annotated[str | None, typer.Option(help="Wallet whose coldkey is the ledger's root; needed over the wire.")]
 
@@ -42,14 +41,14 @@ def found(
     manual: _Manual = False,
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     netuid: _Netuid = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Make this home's ledger with one subnet. It needs no process of its own: whoever uses it moves it on."""
     settings = home_settings(home, netuid=netuid)
     made = _found(settings, root, block_seconds, manual, password_env, password_file)
-    _print(made, f"A ledger with subnet {settings.netuid}, which {made['owner_hotkey']} owns.", json_output)
+    print_result(made, f"A ledger with subnet {settings.netuid}, which {made['owner_hotkey']} owns.", json_output)
 
 
 def start(
@@ -59,9 +58,9 @@ def start(
     manual: _Manual = False,
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     netuid: _Netuid = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Serve this home's ledger to other processes and machines, until Ctrl-C or SIGTERM.
 
@@ -113,9 +112,9 @@ def faucet(
     root: Annotated[str, typer.Option(help="Wallet whose coldkey is the ledger's root.")],
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     chain_endpoint: ChainEndpoint = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Mint money; the ledger's root only."""
     settings, amount_rao = home_settings(home, chain_endpoint=chain_endpoint), rao(amount)
@@ -128,7 +127,7 @@ def faucet(
         return await chain.balance_of(address)
 
     balance = _as_root(settings, root, password_env, password_file, work)
-    _print({"balance": balance}, f"{address} has {tao(balance)} tao.", json_output)
+    print_result({"balance": balance}, f"{address} has {tao(balance)} tao.", json_output)
 
 
 def advance(
@@ -136,9 +135,9 @@ def advance(
     root: _Root = None,
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     chain_endpoint: ChainEndpoint = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Let blocks pass on a manual or paused ledger, with the epochs that fall due."""
     settings = home_settings(home, chain_endpoint=chain_endpoint)
@@ -146,51 +145,49 @@ def advance(
         block = _by_hand(settings, lambda ledger: ledger.advance(blocks))
     else:
         block = _as_root(settings, root, password_env, password_file, lambda chain: chain.advance(blocks))
-    _print({"block": block}, f"Block {block}.", json_output)
+    print_result({"block": block}, f"Block {block}.", json_output)
 
 
 def pause(
     root: _Root = None,
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     chain_endpoint: ChainEndpoint = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Stop the clock of the blocks: from now on they pass only by `gascli chain advance`."""
     settings = home_settings(home, chain_endpoint=chain_endpoint)
-
-    async def work(chain: LedgerChain) -> int:
-        await chain.pause()
-        return await chain.block()
-
-    if root is None:
-        block = _by_hand(settings, lambda ledger: ledger.pause())
-    else:
-        block = _as_root(settings, root, password_env, password_file, work)
-    _print({"block": block, "paused": True}, f"The chain stands still at block {block}.", json_output)
+    block = _set_paused(settings, root, password_env, password_file, paused=True)
+    print_result({"block": block, "paused": True}, f"The chain stands still at block {block}.", json_output)
 
 
 def resume(
     root: _Root = None,
     password_env: PasswordEnv = None,
     password_file: PasswordFile = None,
-    home: _Home = None,
+    home: Home = None,
     chain_endpoint: ChainEndpoint = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Let blocks follow the clock, from where the chain stands."""
     settings = home_settings(home, chain_endpoint=chain_endpoint)
+    block = _set_paused(settings, root, password_env, password_file, paused=False)
+    print_result({"block": block, "paused": False}, f"The chain goes on from block {block}.", json_output)
+
+
+def _set_paused(
+    settings: HomeSettings, root: str | None, password_env: str | None, password_file: Path | None, *, paused: bool
+) -> int:
+    """Stop the clock or let it go, by hand on the home's own file or as the root; returns the block."""
 
     async def work(chain: LedgerChain) -> int:
-        await chain.resume()
+        await (chain.pause if paused else chain.resume)()
         return await chain.block()
 
     if root is None:
-        block = _by_hand(settings, lambda ledger: ledger.resume())
-    else:
-        block = _as_root(settings, root, password_env, password_file, work)
-    _print({"block": block, "paused": False}, f"The chain goes on from block {block}.", json_output)
+        return _by_hand(settings, lambda ledger: ledger.pause() if paused else ledger.resume())
+    return _as_root(settings, root, password_env, password_file, work)
 
 
 def tao(amount: int) -> str:
@@ -286,7 +283,3 @@ def _address(listen: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ConfigurationError("--listen takes HOST:PORT, e.g. 127.0.0.1:9944.")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _print(data: dict[str, object], text: str, json_output: bool) -> None:
-    typer.echo(json.dumps(data) if json_output else text)

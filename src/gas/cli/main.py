@@ -142,20 +142,26 @@ def dispatch(words: list[str], table: dict[str, Lazy], path: str, about: str) ->
         load(name, lazy)(args=words[1:], prog_name=f"{path} {word}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point; turns an error of ours or of the user's into a sentence and an exit status.
+def run_program(program: str, about: str, table: dict[str, Lazy], arguments: list[str] | None = None) -> None:
+    """Run what the words of a command line name, and turn an error into a sentence and an exit status.
 
     Exit statuses: 0 fine, 1 refused or failed, 2 wrong usage or could not be done, 130 interrupted.
+
+    Args:
+        program: Its name, for its messages.
+        about: What it is, for its help.
+        table: Its commands.
+        arguments: The words; those that the process was started with when left out.
     """
     from gas.errors import ConfigurationError, GasError
 
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        dispatch(words, COMMANDS, "gascli", "GAS: detectors against generators, judged and paid.")
+        dispatch(words, table, program, about)
     except GasError as error:
         if "--json" in words:
             print(json.dumps({"error": error.as_dict()}))
-        print(f"gascli: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -163,6 +169,11 @@ def main(arguments: list[str] | None = None) -> None:
         # Whoever read our output has seen enough; the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``gascli``; see :func:`run_program`."""
+    run_program("gascli", "GAS: detectors against generators, judged and paid.", COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Submitter:
         if not head.has_call(pallet, name):
             raise ChainRefused(f"The network's runtime has no call {pallet}.{name}.", code="unknown_call")
         try:
-            return await self._node.library.compose_call(pallet, name, dict(params))
+            return await self._node.codec.compose_call(pallet, name, dict(params))
         except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError) as error:
             raise ChainRefused(f"A parameter doesn't fit the call {name}.", code="malformed_call") from error
 
@@ -161,7 +161,7 @@ class Submitter:
         if type(nonce) is not int or not 0 <= nonce < 1 << 32:
             raise ChainUnreachable("The chain's node gives no nonce.", hint="Use another node.")
         try:
-            extrinsic = await node.library.create_signed_extrinsic(
+            extrinsic = await node.codec.create_signed_extrinsic(
                 call, _Keypair(signer), era={"period": ERA_BLOCKS, "current": finalized}, nonce=nonce
             )
         except (RpcError, SubstrateRequestException, ValueError, TypeError, NotImplementedError) as error:

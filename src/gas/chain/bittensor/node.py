@@ -157,7 +157,7 @@ class Node:
 
     def __init__(self, rpc: RpcConnection) -> None:
         self.rpc = rpc
-        self.library = _Library(rpc)
+        self.codec = _Library(rpc)
         self._version = -1
 
     async def head(self) -> Head:
@@ -172,10 +172,10 @@ class Node:
             number = version.get("specVersion") if isinstance(version, dict) else None
             if type(number) is not int:
                 raise _nonsense("its runtime's version")
-            if self.library.current is not None and number == self._version:
-                return Head(block_hash, self.library.current)
+            if self.codec.current is not None and number == self._version:
+                return Head(block_hash, self.codec.current)
             try:
-                self.library.current = await self.library.get_runtime_for_version(number, block_hash)
+                self.codec.current = await self.codec.get_runtime_for_version(number, block_hash)
             except (*_DECODING_ERRORS, SubstrateRequestException, RpcError):
                 raise _nonsense("its metadata") from None
             # Reading the metadata takes a second or more, after which this block may be pruned: look again.
@@ -202,9 +202,9 @@ class Node:
         wanted: dict[int, StorageKey] = {}
         for index, (pallet, name, params) in enumerate(keys):
             if head.has_storage(pallet, name):
-                wanted[index] = await self.library.create_storage_key(pallet, name, list(params))
+                wanted[index] = await self.codec.create_storage_key(pallet, name, list(params))
         try:
-            pairs = await self.library.query_multi(list(wanted.values()), head.block_hash, head.runtime)
+            pairs = await self.codec.query_multi(list(wanted.values()), head.block_hash, head.runtime)
         except (*_DECODING_ERRORS, RpcError):
             raise _nonsense("a storage item") from None
         found = {key.to_hex(): value for key, value in pairs}
@@ -224,11 +224,11 @@ class Node:
         definition = head.runtime.runtime_api_map[api][method]
         data = b""
         for given, value in zip(definition["inputs"], params, strict=True):
-            data += await self.library.encode_scale(f"scale_info::{given['ty']}", value, runtime=head.runtime)
+            data += await self.codec.encode_scale(f"scale_info::{given['ty']}", value, runtime=head.runtime)
         answer = await self.ask("state_call", f"{api}_{method}", "0x" + data.hex(), head.block_hash)
         try:
             raw = bytes.fromhex(str(answer).removeprefix("0x"))
-            decoded = await self.library.decode_scale(f"scale_info::{definition['output']}", raw, runtime=head.runtime)
+            decoded = await self.codec.decode_scale(f"scale_info::{definition['output']}", raw, runtime=head.runtime)
         except _DECODING_ERRORS:
             raise _nonsense(f"{api}.{method}") from None
         return decoded.value
