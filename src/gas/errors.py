@@ -7,6 +7,7 @@
     │   ├── SandboxUnavailable         no acceptable isolation could be set up
     │   ├── StorageError               database or blobs failed
     │   ├── SourceUnreachable          a source of data does not answer
+    │   ├── ServiceUnavailable         a provider of media is busy, down, or answers nonsense
     │   ├── IntegrityError             data are not what was pinned or promised
     │   └── ChainError                 a call to the chain did not go through
     │       ├── ChainUnreachable           no answer from the node
@@ -50,6 +51,7 @@ __all__ = [
     "Reason",
     "RequestRefused",
     "SandboxUnavailable",
+    "ServiceUnavailable",
     "SourceUnreachable",
     "StaleVersion",
     "StorageError",
@@ -107,6 +109,26 @@ class SourceUnreachable(InfrastructureError):
     """A source of data does not answer; what has arrived so far is kept."""
 
     code = "source_unreachable"
+
+
+class ServiceUnavailable(InfrastructureError):
+    """A provider of media did not make what it was asked for, through no fault of the prompt.
+
+    Codes: ``provider_busy`` (429), ``provider_failed`` (5xx, a broken answer), ``provider_unreachable``,
+    ``provider_account`` (key, credit or rights: the operator's to mend), ``provider_uncertain`` (it may have been paid
+    already and must not be asked again).
+
+    Args:
+        retry_after: Seconds after which to ask again, at least 0; None when asking again is no use.
+    """
+
+    code = "provider_failed"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.retry_after = retry_after
 
 
 class IntegrityError(InfrastructureError):
