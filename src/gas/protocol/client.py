@@ -207,7 +207,11 @@ class SignedClient:
             return answer
         if 400 <= response.status_code < 500:
             raise _refusal(answer)
-        raise PeerUnreachable(f"The peer answers with status {response.status_code}.", code="peer_failed")
+        if response.is_redirect:
+            raise PeerUnreachable("The peer redirects, and a signature is for one receiver.", code="redirected")
+        # A full queue is no failure: whoever pays for answers must be able to tell the two apart.
+        code = "peer_busy" if response.status_code == 503 else "peer_failed"
+        raise PeerUnreachable(f"The peer answers with status {response.status_code}.", code=code)
 
 
 def encode_json(message: object) -> bytes:

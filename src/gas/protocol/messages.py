@@ -105,12 +105,19 @@ class TaskStatus(_Message):
     created_at: float
     updated_at: float
     error_message: str | None = Field(default=None, max_length=2_000)
+    error_code: str | None = Field(default=None, max_length=64)
 
 
 class GenerationFailure(_Message):
-    """Body of a delivery with ``task-status: failed``."""
+    """Body of a delivery with ``task-status: failed``.
+
+    Attributes:
+        error_message: A sentence.
+        code: Stable name of the failure; peers that know none leave it out.
+    """
 
     error_message: str = Field(max_length=2_000)
+    code: str | None = Field(default=None, max_length=64)
 
 
 class MinerType(StrEnum):

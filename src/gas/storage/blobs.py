@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import tempfile
@@ -34,8 +33,13 @@ def checked_name(name: str) -> str:
 class BlobStore(Protocol):
     """Content-addressed store: a folder, or a bucket that speaks S3."""
 
-    def put(self, data: bytes) -> str:
-        """Store bytes, durably, and return their name; storing twice is storing once."""
+    def put(self, data: bytes, *, name: str | None = None) -> str:
+        """Store bytes, durably, and return their name; storing twice is storing once.
+
+        Args:
+            data: The bytes.
+            name: Their name, where the caller has just computed it from these very bytes; it is believed.
+        """
         ...
 
     def put_file(self, path: Path) -> str:
@@ -83,9 +87,11 @@ class FolderBlobs:
         self.root = root
         self._incoming = root / "incoming"
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, *, name: str | None = None) -> str:
         """Store bytes durably."""
-        return self._store(io.BytesIO(data))
+        if name is not None:
+            checked_name(name)
+        return self._store(data, name)
 
     def put_file(self, path: Path) -> str:
         """Store a file's bytes durably."""
@@ -138,16 +144,20 @@ class FolderBlobs:
         for path in self.root.glob("??/" + "?" * 64):
             yield path.name
 
-    def _store(self, source: IO[bytes]) -> str:
+    def _store(self, source: IO[bytes] | bytes, name: str | None = None) -> str:
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
             fd, aside = tempfile.mkstemp(dir=self._incoming)
             try:
                 with os.fdopen(fd, "wb") as file:
-                    name = _copy(source, file)
+                    if isinstance(source, bytes):
+                        found = name or sha256_hex(source)
+                        file.write(source)
+                    else:
+                        found = _copy(source, file)
                     file.flush()
                     os.fsync(file.fileno())
-                target = self._path(name)
+                target = self._path(found)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Path(aside).replace(target)
             except BaseException:
@@ -155,7 +165,7 @@ class FolderBlobs:
                 raise
         except OSError as error:
             raise StorageError(f"The blob could not be stored ({error.strerror}).", hint="Is the disk full?") from error
-        return name
+        return found
 
     def _path(self, name: str) -> Path:
         return self.root / checked_name(name)[:2] / name

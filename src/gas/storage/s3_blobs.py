@@ -24,7 +24,7 @@ from gas.storage.blobs import checked_name, sha256_hex
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-__all__ = ["S3Blobs"]
+__all__ = ["S3Blobs", "bucket_error", "open_bucket"]
 
 _PART: Final = 8 << 20
 _PARTS_AT_A_TIME: Final = 3
@@ -73,44 +73,15 @@ class S3Blobs:
         self, bucket: str, prefix: str = "", *, endpoint: str = "", region: str = "", env: Mapping[str, str]
     ) -> None:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        config: dict[str, Any] = {setting: env[name] for name, setting in _SETTINGS.items() if env.get(name)}
-        config |= {"endpoint": endpoint} if endpoint else {}
-        config |= {"region": region} if region else {}
-        config.setdefault("region", "us-east-1")
-        try:
-            self._store = S3Store(
-                bucket,
-                config=config,  # type: ignore[arg-type]
-                client_options={
-                    "allow_http": config.get("endpoint", "").startswith("http://"),
-                    "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                    "timeout": timedelta(seconds=_REQUEST_SECONDS),
-                },
-                retry_config={
-                    "max_retries": _TRIES - 1,
-                    "retry_timeout": timedelta(seconds=_REQUEST_SECONDS),
-                    "backoff": {
-                        "init_backoff": timedelta(milliseconds=200),
-                        "max_backoff": timedelta(seconds=5),
-                        "base": 4,
-                    },
-                },
-            )
-        except (BaseError, ValueError, OSError):
-            # Its text may repeat a value of the environment.
-            raise ConfigurationError(
-                "The S3 settings don't make a connection to a bucket.",
-                code="blobs_address",
-                hint="Look at the endpoint, the region and the AWS_* variables.",
-            ) from None
+        self._store = open_bucket(bucket, endpoint=endpoint, region=region, env=env)
 
-    def put(self, data: bytes) -> str:
-        """Store bytes durably.
+    def put(self, data: bytes, *, name: str | None = None) -> str:
+        """Store bytes durably; a name that is given is believed.
 
         Raises:
             gas.errors.StorageError: ``bucket_missing``, ``blobs_refused``, ``blobs_unreachable``, or ``storage``.
         """
-        name = sha256_hex(data)
+        name = sha256_hex(data) if name is None else checked_name(name)
         if not self._holds(name, len(data)):
             self._send(name, data)
         return name
@@ -187,7 +158,7 @@ class S3Blobs:
         except FileNotFoundError:
             return
         except (BaseError, OSError, ValueError) as error:
-            raise _meaning(error, name) from None
+            raise bucket_error(error, name) from None
 
     def names(self) -> Iterator[str]:
         """All names; other objects below the prefix are passed over."""
@@ -198,7 +169,7 @@ class S3Blobs:
                     if found := pattern.fullmatch(meta["path"]):
                         yield found[2]
         except (BaseError, OSError, ValueError) as error:
-            raise _meaning(error, "") from None
+            raise bucket_error(error, "") from None
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}{checked_name(name)[:2]}/{name}"
@@ -209,7 +180,7 @@ class S3Blobs:
         except FileNotFoundError:
             return None
         except (BaseError, OSError, ValueError) as error:
-            raise _meaning(error, name) from None
+            raise bucket_error(error, name) from None
 
     def _holds(self, name: str, size: int) -> bool:
         found = self._look(name)
@@ -224,7 +195,7 @@ class S3Blobs:
                 part = max(_PART, size // _MOST_PARTS)
                 obstore.put(self._store, self._key(name), data, chunk_size=part, max_concurrency=_PARTS_AT_A_TIME)
         except (BaseError, OSError, ValueError) as error:
-            raise _meaning(error, name) from None
+            raise bucket_error(error, name) from None
 
     def _ranges(self, name: str) -> Iterator[bytes]:
         key = self._key(name)
@@ -240,7 +211,45 @@ class S3Blobs:
             for start in range(_PART, size, _PART):
                 yield bytes(obstore.get_range(self._store, key, start=start, end=min(start + _PART, size)))
         except (BaseError, OSError, ValueError) as error:
-            raise _meaning(error, name) from None
+            raise bucket_error(error, name) from None
+
+
+def open_bucket(bucket: str, *, endpoint: str = "", region: str = "", env: Mapping[str, str]) -> S3Store:
+    """A bucket that every request to is tried three times; the arguments are those of :class:`S3Blobs`.
+
+    Raises:
+        gas.errors.ConfigurationError: The values don't make a connection.
+    """
+    config: dict[str, Any] = {setting: env[name] for name, setting in _SETTINGS.items() if env.get(name)}
+    config |= {"endpoint": endpoint} if endpoint else {}
+    config |= {"region": region} if region else {}
+    config.setdefault("region", "us-east-1")
+    try:
+        return S3Store(
+            bucket,
+            config=config,  # type: ignore[arg-type]
+            client_options={
+                "allow_http": config.get("endpoint", "").startswith("http://"),
+                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                "timeout": timedelta(seconds=_REQUEST_SECONDS),
+            },
+            retry_config={
+                "max_retries": _TRIES - 1,
+                "retry_timeout": timedelta(seconds=_REQUEST_SECONDS),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=200),
+                    "max_backoff": timedelta(seconds=5),
+                    "base": 4,
+                },
+            },
+        )
+    except (BaseError, ValueError, OSError):
+        # Its text may repeat a value of the environment.
+        raise ConfigurationError(
+            "The S3 settings don't make a connection to a bucket.",
+            code="blobs_address",
+            hint="Look at the endpoint, the region and the AWS_* variables.",
+        ) from None
 
 
 def _unchanged(source: IO[bytes], name: str) -> Iterator[bytes]:
@@ -261,8 +270,8 @@ def _damaged(name: str) -> StorageError:
     return StorageError(f"Blob {name} is damaged.", code="blob_damaged")
 
 
-def _meaning(error: Exception, name: str) -> StorageError:
-    """What an error of obstore means, in our own words."""
+def bucket_error(error: Exception, name: str) -> StorageError:
+    """What an error of obstore means, in our own words; ``name`` is the blob's."""
     text = str(error)[:4096]
     found, said = _STATUS.search(text), _CODE.search(text)
     status, code = found[1] if found else "", said[1] if said else ""

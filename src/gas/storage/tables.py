@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
@@ -16,9 +28,12 @@ __all__ = [
     "ExecutorRow",
     "JudgementRow",
     "MediumRow",
+    "PromptRow",
     "RoundRow",
     "RunRow",
     "ScoreRow",
+    "ServiceStateRow",
+    "ShardRow",
     "SubmissionRow",
     "WeightsLogRow",
 ]
@@ -85,6 +100,7 @@ class RoundRow(Base):
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     modality: Mapped[str] = mapped_column(String(16))
+    vertical: Mapped[str] = mapped_column(String(16), default="general", server_default="general")
     seed: Mapped[str] = mapped_column(String(80))
     state: Mapped[str] = mapped_column(String(16))
     plan_blob: Mapped[str] = mapped_column(String(64))
@@ -122,10 +138,19 @@ class RunRow(Base):
 
 
 class ChallengeRow(Base):
-    """A task that a validator gave to a miner; its id is never trusted across miners."""
+    """A task that a validator gave to a miner; its id is never trusted across miners.
+
+    ``blob_sha256`` names what was delivered while it waits for its verification, ``media_sha256`` what was verified.
+    Whoever verifies writes ``claimed_by`` and ``claimed_until`` first and counts ``attempts``; ``tier`` is the one that
+    was asked for, ``block`` the one at which it was drawn, ``prompt_id`` the prompt of the bank.
+    """
 
     __tablename__ = "challenges"
-    __table_args__ = (Index("ix_challenges_miner_created", "miner", "created_at"),)
+    __table_args__ = (
+        Index("ix_challenges_miner_created", "miner", "created_at"),
+        Index("ix_challenges_state_deadline", "state", "deadline"),
+        Index("ix_challenges_state_delivered", "state", "delivered_at"),
+    )
 
     validator: Mapped[str] = mapped_column(String(64), primary_key=True)
     miner: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -139,13 +164,33 @@ class ChallengeRow(Base):
     delivered_at: Mapped[float | None]
     media_sha256: Mapped[str | None] = mapped_column(String(64))
     reasons: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    tier: Mapped[int | None]
+    uid: Mapped[int | None]
+    block: Mapped[int | None] = mapped_column(BigInteger)
+    prompt_id: Mapped[int | None] = mapped_column(BigInteger)
+    blob_sha256: Mapped[str | None] = mapped_column(String(64))
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    claimed_by: Mapped[str | None] = mapped_column(String(64))
+    claimed_until: Mapped[float | None]
+    settled_at: Mapped[float | None]
 
 
 class MediumRow(Base):
-    """A verified medium of a generator."""
+    """A verified medium of a generator, or one that the validator made itself.
+
+    ``source`` says which (``miner``, ``local``), ``state`` where its bytes are: ``kept`` here, ``published`` and still
+    here, ``pruned``: gone, while the row stays for judgements, pay and the search for copies. ``published_in`` is the
+    name of the one shard that the medium belongs to, from the moment on it is chosen. ``tier`` is what it is paid as,
+    ``seconds`` its length, ``bytes`` its size, ``facts`` what its verification measured, ``parameters`` those of its
+    task, ``mask_sha256`` the blob with the mask of what was changed.
+    """
 
     __tablename__ = "media"
-    __table_args__ = (Index("ix_media_generator_verified", "generator", "verified_at"),)
+    __table_args__ = (
+        Index("ix_media_generator_verified", "generator", "verified_at"),
+        Index("ix_media_state_verified", "state", "verified_at"),
+        Index("ix_media_published_in", "published_in"),
+    )
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     validator: Mapped[str] = mapped_column(String(64))
@@ -159,6 +204,17 @@ class MediumRow(Base):
     phash: Mapped[str | None] = mapped_column(String(256))
     issuer: Mapped[str | None] = mapped_column(String(256))
     verified_at: Mapped[float]
+    source: Mapped[str] = mapped_column(String(16), default="miner", server_default="miner")
+    state: Mapped[str] = mapped_column(String(16), default="kept", server_default="kept")
+    model: Mapped[str | None] = mapped_column(String(256))
+    prompt: Mapped[str | None] = mapped_column(Text)
+    tier: Mapped[int | None]
+    seconds: Mapped[float | None]
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    facts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    mask_sha256: Mapped[str | None] = mapped_column(String(64))
+    published_in: Mapped[str | None] = mapped_column(String(64))
 
 
 class JudgementRow(Base):
@@ -195,6 +251,38 @@ class WeightsLogRow(Base):
     created_at: Mapped[float]
 
 
+class ShardRow(Base):
+    """One shard of a published week: its media are those whose ``published_in`` is its name.
+
+    ``name`` is ``<week>/data-<number>.parquet``; ``state`` goes from ``claimed`` over ``sent`` to ``published``, the
+    latter when the week's manifest is there too. ``sha256`` and ``size`` are known from its first building on.
+    """
+
+    __tablename__ = "shards"
+    __table_args__ = (Index("ix_shards_week", "week"),)
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    week: Mapped[str] = mapped_column(String(8))
+    target: Mapped[str] = mapped_column(String(512))
+    state: Mapped[str] = mapped_column(String(16))
+    rows: Mapped[int]
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    size: Mapped[int | None] = mapped_column(BigInteger)
+    claimed_at: Mapped[float]
+    published_at: Mapped[float | None]
+
+
+class ServiceStateRow(Base):
+    """What a service must find again after a restart: cursors, its last epoch, when it last did something."""
+
+    __tablename__ = "service_state"
+
+    service: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    value: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    updated_at: Mapped[float]
+
+
 class ExecutorRow(Base):
     """A worker process that runs durable jobs, and its last sign of life."""
 
@@ -205,3 +293,31 @@ class ExecutorRow(Base):
     pid: Mapped[int]
     process_started: Mapped[str] = mapped_column(String(64))
     heartbeat_at: Mapped[float]
+
+
+class PromptRow(Base):
+    """A prompt of the validator's bank.
+
+    ``place`` is drawn from the text's hash and spreads the prompts evenly over [0, 2**62), so that a draw among equals
+    is one look into an index. ``embedding`` holds one signed byte a dimension of a unit vector times 127.
+    """
+
+    __tablename__ = "prompts"
+    __table_args__ = (
+        UniqueConstraint("modality", "text_sha256", name="uq_prompts_modality_text_sha256"),
+        Index("ix_prompts_modality_times_used_place", "modality", "times_used", "place"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    text: Mapped[str] = mapped_column(Text)
+    text_sha256: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16))
+    register: Mapped[str] = mapped_column(String(24))
+    length: Mapped[str] = mapped_column(String(8))
+    source: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[float]
+    times_used: Mapped[int] = mapped_column(default=0)
+    last_used_at: Mapped[float | None]
+    place: Mapped[int] = mapped_column(BigInteger)
+    embedder: Mapped[str] = mapped_column(String(32))
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)

@@ -15,7 +15,16 @@ from typing import IO, Any, Final
 from gas.datasets.formats.base import FormatLimits, broken
 from gas.errors import MediaRejected
 
-__all__ = ["Chunk", "ChunkShape", "Group", "check_pages", "read_footer"]
+__all__ = [
+    "Chunk",
+    "ChunkShape",
+    "CompactReader",
+    "Group",
+    "Truncated",
+    "check_pages",
+    "read_footer",
+    "read_page_header",
+]
 
 _MAGIC: Final = b"PAR1"
 _MAX_DEPTH: Final = 32
@@ -35,28 +44,35 @@ _LISTS: Final = (9, 10)
 _MAP: Final = 11
 
 
-class _Short(Exception):
+class Truncated(Exception):
     """The bytes end in the middle of a value."""
 
 
-class _Compact:
-    """Thrift's compact protocol, as far as Parquet's headers need it."""
+class CompactReader:
+    """Thrift's compact protocol, as far as Parquet's headers need it.
+
+    Args:
+        data: Bytes that begin with a struct; untrusted.
+
+    Attributes:
+        at: How many of them have been read.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
         self._left = _MAX_VALUES
 
-    def byte(self) -> int:
+    def _byte(self) -> int:
         if self.at >= len(self.data):
-            raise _Short
+            raise Truncated
         self.at += 1
         return self.data[self.at - 1]
 
-    def varint(self) -> int:
+    def _varint(self) -> int:
         value = shift = 0
         while True:
-            byte = self.byte()
+            byte = self._byte()
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
@@ -64,66 +80,74 @@ class _Compact:
             if shift > 63:
                 raise ValueError
 
-    def zigzag(self) -> int:
-        value = self.varint()
+    def _zigzag(self) -> int:
+        value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
     def fields(self, depth: int) -> dict[int, Any]:
-        """Fields of a struct up to its end: numbers, short texts, lists and structs; the rest is passed over."""
+        """Fields of a struct up to its end: numbers, short texts, lists and structs; the rest is passed over.
+
+        Args:
+            depth: How deep the struct lies in others; 0 for the outermost.
+
+        Raises:
+            Truncated: The bytes end before the struct does.
+            ValueError: They are no such struct, or one beyond the limits.
+        """
         if depth > _MAX_DEPTH:
             raise ValueError
         out: dict[int, Any] = {}
         number = 0
-        while header := self.byte():
+        while header := self._byte():
             kind = header & 0x0F
-            number = number + (header >> 4) if header >> 4 else self.zigzag()
+            number = number + (header >> 4) if header >> 4 else self._zigzag()
             if not 0 < number < _MAX_FIELD:
                 raise ValueError
             if kind in (1, 2):
                 out[number] = kind == 1
             else:
-                out[number] = self.value(kind, depth)
+                out[number] = self._value(kind, depth)
         return out
 
-    def value(self, kind: int, depth: int) -> Any:
+    def _value(self, kind: int, depth: int) -> Any:
         self._left -= 1
         if self._left < 0:
             raise ValueError
         if kind in (1, 2, 3):
-            return self.byte()
+            return self._byte()
         if kind in (4, 5, 6):
-            return self.zigzag()
+            return self._zigzag()
         if kind == 7:
-            self.skip(8)
+            self._skip(8)
         elif kind == 8:
-            size = self.varint()
-            self.skip(size)
+            size = self._varint()
+            self._skip(size)
             return self.data[self.at - size : self.at] if size <= _MAX_NAME else b""
         elif kind in _LISTS:
-            return self.items(depth)
+            return self._items(depth)
         elif kind == _MAP:
-            count = self.varint()
-            kinds = self.byte() if count else 0
+            count = self._varint()
+            kinds = self._byte() if count else 0
             for _ in range(count):
-                self.value(kinds >> 4, depth + 1)
-                self.value(kinds & 0x0F, depth + 1)
+                self._value(kinds >> 4, depth + 1)
+                self._value(kinds & 0x0F, depth + 1)
         elif kind == _STRUCT:
             return self.fields(depth + 1)
         else:
             raise ValueError
         return None
 
-    def items(self, depth: int) -> list[Any]:
-        head = self.byte()
-        count = head >> 4 if head >> 4 != 15 else self.varint()
+    def _items(self, depth: int) -> list[Any]:
+        head = self._byte()
+        count = head >> 4 if head >> 4 != 15 else self._varint()
         if depth > _MAX_DEPTH or count > _MAX_ELEMENTS:
             raise ValueError
-        return [self.value(head & 0x0F, depth + 1) for _ in range(count)]
+        return [self._value(head & 0x0F, depth + 1) for _ in range(count)]
 
-    def skip(self, count: int) -> None:
+    def _skip(self, count: int) -> None:
         self.at += count
         if self.at > len(self.data):
-            raise _Short
+            raise Truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +213,8 @@ def read_footer(file: IO[bytes], name: str, limits: FormatLimits) -> tuple[Group
         raise broken(name, "is a Parquet table whose metadata are larger than allowed")
     file.seek(end - 8 - size)
     try:
-        footer = _Compact(file.read(size)).fields(0)
-    except (_Short, ValueError) as error:
+        footer = CompactReader(file.read(size)).fields(0)
+    except (Truncated, ValueError) as error:
         raise broken(name, "is a Parquet table whose metadata can't be read") from error
     schema = footer.get(2)
     if not isinstance(schema, list) or not 0 < len(schema) <= _MAX_COLUMNS:
@@ -286,7 +310,7 @@ def check_pages(file: IO[bytes], chunk: Chunk, name: str, limits: FormatLimits) 
     found = largest = shared = 0
     at, stop = start, start + size
     while at < stop and found < values:
-        header, length = _page_header(file, at, stop, name)
+        header, length = read_page_header(file, at, stop, name)
         kind, unpacked, packed = (_whole(header.get(number), name) for number in (1, 2, 3))
         if unpacked > limits.max_page_bytes:
             raise broken(name, f"is a Parquet table with a page of {unpacked:,} bytes; too many")
@@ -314,17 +338,28 @@ def _whole(value: Any, name: str) -> int:
     return value
 
 
-def _page_header(file: IO[bytes], at: int, stop: int, name: str) -> tuple[dict[int, Any], int]:
+def read_page_header(file: IO[bytes], at: int, stop: int, name: str) -> tuple[dict[int, Any], int]:
+    """The header of a page, by the numbers of its fields, and its length.
+
+    Args:
+        file: A Parquet file; its position is moved.
+        at: Where the page begins, bytes.
+        stop: Where its column ends, bytes.
+        name: Of the file, for errors.
+
+    Raises:
+        MediaRejected: There is no page header, or a damaged one.
+    """
     look = _FIRST_LOOK
     while True:
         file.seek(at)
         data = file.read(min(look, stop - at))
-        reader = _Compact(data)
+        reader = CompactReader(data)
         try:
             return reader.fields(0), reader.at
         except ValueError as error:
             raise broken(name, "is a Parquet table with a damaged page") from error
-        except _Short as error:
+        except Truncated as error:
             if len(data) < look or look >= _MAX_PAGE_HEADER:
                 raise broken(name, "is a Parquet table with a damaged page") from error
             look *= 16
