@@ -1,4 +1,5 @@
 import io
+import json
 import struct
 import zlib
 
@@ -7,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gas.errors import ConfigurationError
+from gas.clock import SystemClock
 from gas.media.limits import MediaLimits
 from gas.types import Modality
 from gas.verification.duplicates import DuplicateIndex, Seen
@@ -23,21 +24,26 @@ KNOWN_CODES = {
     "not_ai_declared",
     "duplicate",
     "near_duplicate",
+    "signed_too_early",
+    "signed_in_future",
 }
+
+
+NOW = SystemClock().time()
 
 
 @pytest.fixture
 def judge(authority):
     index = DuplicateIndex()
 
-    def call(data, *, delivered_at=130.0, modality=Modality.IMAGE, limits=None, anchors=None):
+    def call(data, *, delivered_at=30.0, modality=Modality.IMAGE, limits=None, anchors=None):
         options = {"limits": limits} if limits else {}
         return verify_medium(
             data,
             modality=modality,
-            created_at=100.0,
-            deadline=200.0,
-            delivered_at=delivered_at,
+            created_at=NOW,
+            deadline=NOW + 100,
+            delivered_at=NOW + delivered_at,
             index=index,
             anchors_pem=authority.anchors_pem if anchors is None else anchors,
             **options,
@@ -75,9 +81,9 @@ def test_a_good_delivery_is_verified(judge, sign, make):
 def test_facts_are_enough_to_build_the_index_again(judge, sign, make, authority):
     signed = sign(make())
     first = judge(signed)
-    seen = Seen(first.sha256, int(str(first.facts["phash"]), 16), str(first.facts["pixels"]))
+    seen = Seen.from_facts(first.sha256, json.loads(json.dumps(first.facts)))
     again = verify_medium(
-        signed, modality=Modality.IMAGE, created_at=0, deadline=9, delivered_at=1,
+        signed, modality=Modality.IMAGE, created_at=NOW, deadline=NOW + 9, delivered_at=NOW + 1,
         index=DuplicateIndex([seen]), anchors_pem=authority.anchors_pem,
     )  # fmt: skip
     assert codes(again) == ["duplicate"]
@@ -118,8 +124,8 @@ def test_different_pictures_are_all_verified(judge, sign, make):
 
 def test_a_late_delivery_is_stale_and_does_not_block_the_picture(judge, sign, make):
     signed = sign(make())
-    assert codes(judge(signed, delivered_at=200.5)) == ["stale"]
-    assert judge(signed, delivered_at=200.0).verified
+    assert codes(judge(signed, delivered_at=100.5)) == ["stale"]
+    assert judge(signed, delivered_at=100.0).verified
 
 
 def test_an_unsigned_picture_is_refused(judge, make):
@@ -141,6 +147,7 @@ def test_bytes_changed_after_signing_are_refused(judge, sign, make):
 def test_a_picture_of_20000_by_20000_pixels_is_refused_undecoded(judge):
     verdict = judge(huge_png())
     assert codes(verdict) == ["too_large", "no_provenance"]
+    assert set(verdict.facts["skipped"]) >= {"shape", "copies", "accept"}
     assert (verdict.width, verdict.height) == (0, 0)
 
 
@@ -184,12 +191,7 @@ def test_a_copy_is_named_beside_other_reasons(judge, sign, make):
     assert codes(judge(make(), delivered_at=300.0)) == ["stale", "no_provenance", "duplicate"]
 
 
-def test_another_modality_is_the_operators_mistake(judge, sign, make):
-    with pytest.raises(ConfigurationError):
-        judge(sign(make()), modality=Modality.VIDEO)
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_a_delivery_crashes_the_judge(judge, sign, make, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))

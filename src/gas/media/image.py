@@ -82,7 +82,7 @@ def sniff_mime(data: bytes) -> str | None:
     """Content type by the first bytes; names and declared types are not to be trusted.
 
     Args:
-        data: The medium, or at least its first 32 bytes.
+        data: The medium, or at least its first 32 bytes; a FLAC behind an ID3 tag is known by the whole medium only.
 
     Returns:
         One of the picture, video and audio types that the project knows, or None.
@@ -108,6 +108,10 @@ def sniff_mime(data: bytes) -> str | None:
         return "audio/flac"
     if head.startswith(b"OggS"):
         return "audio/ogg"
+    if head.startswith(b"ID3") and len(head) > 10:
+        # ID3v2: the size is four bytes of seven bits. C2PA puts a FLAC's manifest into such a tag before it.
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        return "audio/flac" if data[10 + size : 14 + size] == b"fLaC" else "audio/mpeg"
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
         return "audio/mpeg"
     return None

@@ -1,14 +1,66 @@
-"""What judging one medium yields."""
+"""What judging one medium takes and yields."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gas.errors import Reason
+from gas.media.image import RGB
 from gas.types import Modality
 
-__all__ = ["Alignment", "Verdict"]
+__all__ = ["Alignment", "Asked", "Embedder", "Verdict", "VerificationRules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for and when; times are seconds since the epoch.
+
+    Attributes:
+        modality: Image, video or audio.
+        created_at: When the task was made.
+        deadline: Until when it had to be delivered.
+        delivered_at: When it came.
+        prompt: What it should show.
+        parameters: Of the task: ``resolution`` (a tier such as ``2K`` or ``720p``, or pixels of the smaller side),
+            ``duration`` (seconds).
+        owner: Whose delivery of which task it is, e.g. ``validator/miner/task``: judged again after a crash, it is
+            no copy of itself. Empty for none.
+    """
+
+    modality: Modality
+    created_at: float
+    deadline: float
+    delivered_at: float
+    prompt: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRules:
+    """What is asked of a medium beyond the limits of its decoder.
+
+    Attributes:
+        clock_skew: Seconds by which clocks of signers may be wrong.
+        need_signing_time: Whether credentials that don't say when they were made are refused.
+        min_seconds: Shortest video and sound.
+        min_frames: Of a video.
+        duration_ratio: A duration that was asked for may be missed by this factor either way.
+        min_edge_steepness: Below this a medium that claims more than the lowest tier counts as enlarged, see
+            :func:`gas.media.detail.edge_steepness`.
+    """
+
+    clock_skew: float = 600.0
+    need_signing_time: bool = False
+    min_seconds: float = 0.5
+    min_frames: int = 5
+    duration_ratio: float = 2.0
+    min_edge_steepness: float = 0.36
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +70,10 @@ class Verdict:
     Attributes:
         reasons: Why it is refused; empty when it is verified.
         sha256: Hex digest of its bytes.
-        width: Pixels, 0 when it could not be decoded.
-        height: Pixels, 0 when it could not be decoded.
+        width: Pixels, 0 when it could not be decoded or is a sound.
+        height: Pixels, 0 when it could not be decoded or is a sound.
         issuer: Who signed its C2PA manifest, when that is trusted.
-        facts: Further measured values for the report, plain JSON.
+        facts: Further measured values, plain JSON; see :meth:`gas.verification.pipeline.Verifier.judge`.
     """
 
     reasons: tuple[Reason, ...]
@@ -38,10 +90,23 @@ class Verdict:
 
 
 class Alignment(Protocol):
-    """Scores how well a medium shows what its prompt asked for."""
+    """Scores how well a picture shows what its prompt asked for."""
 
     name: str
+    threshold: float
 
-    def score(self, data: bytes, modality: Modality, prompt: str) -> float:
-        """A value in [0, 1]; the threshold is the network's."""
+    def score_pixels(self, rgb: RGB, prompt: str) -> float:
+        """A value of the model's own scale for a picture (uint8, (h, w, 3)); from ``threshold`` on it agrees."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns a picture into a vector; pictures that mean the same have vectors of one direction."""
+
+    name: str
+    size: int
+    threshold: float
+
+    def embed(self, rgb: RGB) -> NDArray[np.float32]:
+        """float32, (size,), of length 1, for a picture (uint8, (h, w, 3))."""
         ...

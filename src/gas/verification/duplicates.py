@@ -1,82 +1,99 @@
-"""Copies and near copies of media that the network has seen already."""
+"""Copies and near copies of media that the network has seen already: one index for pictures, videos and sounds.
+
+The database is the truth: what is verified has its facts there, and an index that is lost or damaged is built again
+from them. The index itself survives being killed (:mod:`gas.verification.journal`), lets other processes read, and
+keeps in memory only its newest rows (:mod:`gas.verification.postings`).
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
 
-import faiss
-import numpy as np
-from numpy.typing import NDArray
+from gas.types import Modality
+from gas.verification.pictures import AGREEING, PROMPT_BITS, STORE_BITS, Match, PictureIndex
+from gas.verification.prints import Seen
+from gas.verification.sounds import EmbeddingIndex, SoundIndex
 
-__all__ = ["NEAR_BITS", "DuplicateIndex", "Match", "Seen"]
+__all__ = ["NEAR_BITS", "DuplicateIndex", "Match", "MediaIndex", "Seen"]
 
-NEAR_BITS: Final = 4
-"""Two pictures whose 64-bit perceptual hashes differ in at most so many bits are one picture."""
-
-_BITS: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A medium that was accepted before; what must be kept to build the index again.
-
-    Attributes:
-        sha256: Hex SHA-256 of its bytes.
-        phash: Perceptual hash in [0, 2**64), see :func:`gas.media.hashing.perceptual_hash`.
-        pixels: Hex SHA-256 of its pixels, see :func:`gas.media.hashing.pixel_sha256`; empty when it isn't known.
-    """
-
-    sha256: str
-    phash: int
-    pixels: str = ""
+NEAR_BITS: Final = STORE_BITS
+"""Two pictures whose 256-bit perceptual hashes differ in at most so many bits are one picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The nearest medium that was seen before.
-
-    Attributes:
-        sha256: Which one.
-        distance: Bits of the perceptual hash that differ, 0..64.
-        exact: Whether bytes or pixels are the same.
-    """
-
-    sha256: str
-    distance: int
-    exact: bool = False
-
-
-class DuplicateIndex:
-    """Finds copies; may be used from several threads.
+class MediaIndex:
+    """Finds copies; may be used from several threads. One process writes, others may read.
 
     Args:
-        seen: What was accepted before.
-        near_bits: Largest distance of a near duplicate.
+        folder: Where it is kept, made when it isn't there; None for memory only.
+        writable: Whether this process adds to it. A reader sees what :meth:`refresh` finds.
+        near_bits: Largest distance of 256-bit hashes in the whole store, up to 8.
+        prompt_bits: Largest distance among media of one prompt, up to 8.
+        agreeing: So many segments that agree make a copy.
+        embedding: Numbers of an embedding and the smallest cosine of a copy; None to keep no embeddings.
+
+    Attributes:
+        version: Grows with everything that this object adds.
+
+    Raises:
+        ConfigurationError: Another process writes this index, or there is none to read.
+        IntegrityError: It is of another version.
+        StorageError: The folder can't be written.
     """
 
-    def __init__(self, seen: Iterable[Seen] = (), *, near_bits: int = NEAR_BITS) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        writable: bool = True,
+        near_bits: int = STORE_BITS,
+        prompt_bits: int = PROMPT_BITS,
+        agreeing: int = AGREEING,
+        embedding: tuple[int, float] | None = None,
+    ) -> None:
         self.near_bits = near_bits
+        self.version = 0
         self._lock = threading.Lock()
-        self._names: list[str] = []
-        self._exact: dict[str, str] = {}
-        self._index = faiss.IndexBinaryFlat(_BITS)
-        entries = list(seen)
-        self._names.extend(entry.sha256 for entry in entries)
-        for entry in entries:
-            self._remember(entry)
-        if entries:
-            self._index.add(np.concatenate([_packed(entry.phash) for entry in entries]))
+        self._pictures = PictureIndex(
+            folder, writable=writable, near_bits=near_bits, prompt_bits=prompt_bits, agreeing=agreeing
+        )
+        self._sounds = SoundIndex(folder, writable=writable)
+        self._embeddings = EmbeddingIndex(folder, *embedding, writable=writable) if embedding else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __len__(self) -> int:
-        return len(self._names)
+        """Rows: one a picture, one a kept frame of a video, one for six seconds of a sound."""
+        return len(self._pictures) + len(self._sounds)
+
+    def close(self) -> None:
+        """Give the files and the lock back."""
+        with self._lock:
+            for part in (self._pictures, self._sounds, self._embeddings):
+                if part is not None:
+                    part.close()
+
+    def refresh(self) -> None:
+        """Take in what the writing process has added."""
+        with self._lock:
+            for part in (self._pictures, self._sounds, self._embeddings):
+                if part is not None:
+                    part.refresh()
 
     def find(self, phash: int) -> Match | None:
-        """The nearest medium by perceptual hash, however far; None when nothing was seen yet."""
+        """The nearest picture by 256-bit hash, however far; None when nothing was seen yet. Looks at every row."""
         with self._lock:
-            return self._nearest(phash)
+            return self._pictures.nearest(Seen("", phash).prints()[0].upright)
 
     def duplicate_of(self, medium: Seen) -> Match | None:
         """The medium of which this one is a copy or a near copy, or None."""
@@ -88,37 +105,58 @@ class DuplicateIndex:
         with self._lock:
             self._add(medium)
 
-    def claim(self, medium: Seen) -> Match | None:
-        """Remember a medium unless it is a copy; of two equal media that come at once, one gets None."""
+    def claim(self, medium: Seen, *, since: int | None = None) -> Match | None:
+        """Remember a medium unless it is a copy; of two equal media that come at once, one gets None.
+
+        Args:
+            medium: Which one.
+            since: The :attr:`version` at which it was found to be no copy; not looked for again when nothing has come
+                in since.
+        """
         with self._lock:
-            match = self._match(medium)
+            match = self._match(medium) if since is None or since != self.version else None
             if match is None:
                 self._add(medium)
             return match
 
-    def _match(self, medium: Seen) -> Match | None:
-        for key in (medium.sha256, medium.pixels):
-            if key and key in self._exact:
-                return Match(self._exact[key], 0, exact=True)
-        nearest = self._nearest(medium.phash)
-        return nearest if nearest and nearest.distance <= self.near_bits else None
+    def copy_of(self, medium: Seen) -> Match | None:
+        """As :meth:`duplicate_of`, without the embeddings."""
+        with self._lock:
+            return self._match_prints(medium)
 
-    def _nearest(self, phash: int) -> Match | None:
-        if not self._names:
-            return None
-        distances, positions = self._index.search(_packed(phash), 1)
-        return Match(self._names[int(positions[0, 0])], int(distances[0, 0]))
+    def alike(self, medium: Seen) -> Match | None:
+        """The medium with nearly the same embedding, or None."""
+        with self._lock:
+            return self._embeddings.near(medium) if self._embeddings is not None else None
+
+    def _match(self, medium: Seen) -> Match | None:
+        found = self._match_prints(medium)
+        return found or (self._embeddings.near(medium) if self._embeddings is not None else None)
+
+    def _match_prints(self, medium: Seen) -> Match | None:
+        if medium.modality is Modality.AUDIO:
+            return self._sounds.same(medium) or self._sounds.near(medium)
+        return self._pictures.same(medium) or self._pictures.near(medium) or self._pictures.by_segments(medium)
 
     def _add(self, medium: Seen) -> None:
-        self._index.add(_packed(medium.phash))
-        self._names.append(medium.sha256)
-        self._remember(medium)
+        part = self._sounds if medium.modality is Modality.AUDIO else self._pictures
+        self.version += 1
+        # A delivery that is judged again after a crash has its rows already.
+        if part.same(replace(medium, owner="", pixels="")) is None:
+            part.add(medium)
+            if self._embeddings is not None and len(medium.embedding):
+                self._embeddings.add(medium)
 
-    def _remember(self, medium: Seen) -> None:
-        for key in (medium.sha256, medium.pixels):
-            if key:
-                self._exact.setdefault(key, medium.sha256)
 
+class DuplicateIndex(MediaIndex):
+    """An index in memory, filled from what is known.
 
-def _packed(phash: int) -> NDArray[np.uint8]:
-    return np.frombuffer(phash.to_bytes(_BITS // 8, "big"), dtype=np.uint8)[None]
+    Args:
+        seen: What was accepted before.
+        near_bits: Largest distance of a near duplicate in the whole store, up to 8.
+    """
+
+    def __init__(self, seen: Iterable[Seen] = (), *, near_bits: int = NEAR_BITS) -> None:
+        super().__init__(near_bits=near_bits)
+        for medium in seen:
+            self.add(medium)

@@ -1,24 +1,132 @@
 """The judgement of one delivered medium: every reason against it, not only the first.
 
-Codes: ``too_large``, ``undecodable``, ``wrong_modality``, ``stale``, ``no_provenance``, ``untrusted_provenance``,
-``not_ai_declared``, ``duplicate``, ``near_duplicate``. Whether the medium shows what its prompt asked for is not
-judged here.
+Codes, in the order of the steps: ``stale``, ``too_large``, ``wrong_modality``; ``undecodable``, ``too_slow``,
+``too_much_memory``, ``decoder_crashed``; ``upscaled``, ``wrong_duration``; ``no_provenance``,
+``untrusted_provenance``, ``not_ai_declared``, ``no_model_name``, ``no_signing_time``, ``signed_too_early``,
+``signed_in_future``; ``duplicate``, ``near_duplicate``; ``not_aligned``.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
-from gas.errors import ConfigurationError, MediaRejected, Reason
-from gas.media.hashing import perceptual_hash, pixel_sha256
-from gas.media.image import RGB, decode_image, sniff_mime
+from gas.clock import Clock, SystemClock
+from gas.errors import MediaRejected, Reason
+from gas.media.guard import GuardedDecoder
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 from gas.types import Modality
-from gas.verification.base import Verdict
-from gas.verification.duplicates import DuplicateIndex, Seen
-from gas.verification.provenance import Credentials, check_provenance
+from gas.verification.base import Alignment, Asked, Embedder, Verdict, VerificationRules
+from gas.verification.decoding import MediumDecoder
+from gas.verification.duplicates import MediaIndex
+from gas.verification.provenance import TrustList
+from gas.verification.steps import (
+    Accept,
+    Aligned,
+    Case,
+    Copies,
+    Decode,
+    EmbeddingCopies,
+    Provenance,
+    Shape,
+    SizeAndType,
+    Skipped,
+    Step,
+    opened,
+)
 
-__all__ = ["verify_medium"]
+__all__ = ["Verifier", "early_refusal", "verify_medium"]
+
+
+class Verifier:
+    """Judges media, each once; a context manager. May be used from several threads.
+
+    Args:
+        index: What was seen before. A verified medium enters it; a refused one doesn't.
+        anchors_pem: Trusted root certificates in PEM, see :func:`gas.verification.provenance.check_anchors`.
+        limits: What a medium may cost.
+        decoder: Where media are decoded; one child process, started with the first medium and ended by
+            :meth:`close`, when left out.
+        guarded: False decodes in this process: for media from oneself only.
+        alignments: Models whose consensus says whether a medium shows its prompt; none: not judged.
+        embedder: For embeddings of pictures; the index must have been made for its size.
+        rules: What else is asked.
+        clock: For the steps' times.
+    """
+
+    def __init__(
+        self,
+        index: MediaIndex,
+        anchors_pem: bytes,
+        *,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        decoder: GuardedDecoder | None = None,
+        guarded: bool = True,
+        alignments: Sequence[Alignment] = (),
+        embedder: Embedder | None = None,
+        rules: VerificationRules | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        rules = rules or VerificationRules()
+        self._own = GuardedDecoder(limits) if guarded and decoder is None else None
+        self._clock = clock or SystemClock()
+        self.steps: tuple[Step, ...] = (
+            SizeAndType(limits),
+            Decode(MediumDecoder(limits, decoder or self._own)),
+            Shape(rules),
+            Provenance(TrustList(anchors_pem), rules),
+            Copies(index, embedder),
+            EmbeddingCopies(index),
+            Aligned(alignments),
+            Accept(index),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoding process, if this one started it."""
+        if self._own is not None:
+            self._own.close()
+
+    def judge(self, data: bytes, asked: Asked) -> Verdict:
+        """Judge a medium.
+
+        Args:
+            data: Its bytes; hostile until proven otherwise.
+            asked: What was asked for.
+
+        Returns:
+            The verdict. ``facts`` holds, as far as they are known: ``bytes``, ``mime``, ``seconds`` (from the task to
+            the delivery), ``width``, ``height``, ``length_seconds``, ``frame_count``; ``tier``, ``paid_tier``,
+            ``requested_tier``, ``tiers_below``, ``edge_steepness``; ``issuer``, ``model``, ``source_type``,
+            ``signed_at``; what :meth:`gas.verification.prints.Seen.as_facts` needs to build the index again
+            (``phash`` is its 256 bits in hex); ``duplicate_of`` with ``duplicate_kind``, ``distance``, ``placing``
+            and ``agreeing``; ``alignment`` by model; ``timings``, milliseconds by step; ``skipped``, why by step.
+
+        Raises:
+            gas.errors.InfrastructureError: No decoding process can be started, or the index can't be written.
+        """
+        case = opened(data, asked)
+        timings: dict[str, float] = {}
+        skipped: dict[str, str] = {}
+        for step in self.steps:
+            began = self._clock.monotonic()
+            try:
+                step.run(case)
+            except Skipped as why:
+                skipped[step.name] = str(why)
+            except MediaRejected as error:
+                case.reasons.append(Reason(error.error_code, error.message))
+            timings[step.name] = round(1000 * (self._clock.monotonic() - began), 3)
+        case.facts |= {"timings": timings, "skipped": skipped}
+        return _verdict(case)
 
 
 def verify_medium(
@@ -28,91 +136,60 @@ def verify_medium(
     created_at: float,
     deadline: float,
     delivered_at: float,
-    index: DuplicateIndex,
+    index: MediaIndex,
     anchors_pem: bytes,
     limits: MediaLimits = DEFAULT_LIMITS,
+    prompt: str = "",
+    owner: str = "",
+    alignments: Sequence[Alignment] = (),
 ) -> Verdict:
-    """Judge a picture that a generator delivered.
-
-    The picture is decoded once. A verified picture has entered the index when this returns; a refused one has not.
+    """:meth:`Verifier.judge` for one medium, decoded in this process: for media from oneself, and for tests.
 
     Args:
-        data: Its bytes; hostile until proven otherwise.
+        data: Its bytes.
         modality: What was asked for.
         created_at: When the task was made, seconds since the epoch.
         deadline: Until when it had to be delivered, seconds since the epoch.
         delivered_at: When it came, seconds since the epoch.
         index: What was seen before.
         anchors_pem: Trusted root certificates in PEM.
-        limits: What a picture may cost.
-
-    Returns:
-        The verdict. ``facts`` holds, as far as they are known: ``bytes``, ``mime``, ``seconds`` (from the task to the
-        delivery), ``model``, ``source_type``, ``phash`` (16 hex digits) and ``pixels`` (hex SHA-256), the two to
-        build the index again from, and ``duplicate_of`` with ``distance``.
-
-    Raises:
-        ConfigurationError: Another modality than pictures, or anchors that are not PEM.
+        limits: What a medium may cost.
+        prompt: What it should show.
+        owner: See :class:`gas.verification.base.Asked`.
+        alignments: Models that compare it with its prompt.
     """
-    if modality is not Modality.IMAGE:
-        raise ConfigurationError(f"This verifier judges pictures only, not {modality.value}.")
-    sha256 = hashlib.sha256(data).hexdigest()
-    mime = sniff_mime(data)
-    reasons: list[Reason] = []
-    facts: dict[str, object] = {"bytes": len(data), "mime": mime, "seconds": round(delivered_at - created_at, 3)}
-    if not created_at <= delivered_at <= deadline:
-        reasons.append(Reason("stale", f"The medium came {delivered_at - deadline:.1f} s after its deadline."))
-    pixels = _decode(data, mime, limits, reasons)
-    credentials = _credentials(data, mime, anchors_pem, limits, reasons)
-    if credentials:
-        facts |= {"model": credentials.model, "source_type": credentials.source_type}
-    if pixels is not None:
-        seen = Seen(sha256, perceptual_hash(pixels), pixel_sha256(pixels))
-        facts |= {"phash": f"{seen.phash:016x}", "pixels": seen.pixels}
-        # Only what is otherwise in order may take its place in the index, or a thief could claim another's picture.
-        match = index.duplicate_of(seen) if reasons else index.claim(seen)
-        if match:
-            facts |= {"duplicate_of": match.sha256, "distance": match.distance}
-            reasons.append(
-                Reason("duplicate", "The network has seen this picture before.")
-                if match.exact
-                else Reason(
-                    "near_duplicate",
-                    f"The picture is nearly one that the network has seen before ({match.distance} of 64 bits differ).",
-                )
-            )
-    height, width = pixels.shape[:2] if pixels is not None else (0, 0)
+    asked = Asked(modality, created_at, deadline, delivered_at, prompt, {}, owner)
+    return Verifier(index, anchors_pem, limits=limits, guarded=False, alignments=alignments).judge(data, asked)
+
+
+def early_refusal(
+    head: bytes, declared: int | None, modality: Modality, limits: MediaLimits = DEFAULT_LIMITS
+) -> Reason | None:
+    """What can be said against a medium before the rest of it has come in.
+
+    Args:
+        head: Its first bytes, 32 or more, or all there are.
+        declared: Its length by the sender's word; None when it gives none.
+        modality: What was asked for.
+        limits: What a medium may cost.
+    """
+    case = opened(head, Asked(modality, 0.0, 0.0, 0.0))
+    try:
+        if declared is not None:
+            limits.check_bytes(declared)
+        SizeAndType(limits).run(case)
+    except MediaRejected as error:
+        return Reason(error.error_code, error.message)
+    return None
+
+
+def _verdict(case: Case) -> Verdict:
+    width, height = case.decoded.size if case.decoded else (0, 0)
     return Verdict(
-        reasons=tuple(reasons),
-        sha256=sha256,
+        reasons=tuple(case.reasons),
+        sha256=case.sha256,
         width=width,
         height=height,
-        issuer=credentials.issuer if credentials else None,
-        facts=facts,
+        issuer=case.credentials.issuer if case.credentials else None,
+        facts=case.facts,
     )
-
-
-def _decode(data: bytes, mime: str | None, limits: MediaLimits, reasons: list[Reason]) -> RGB | None:
-    if mime is not None and not mime.startswith("image/"):
-        reasons.append(Reason("wrong_modality", f"A picture was asked for, and the medium is {mime}."))
-        return None
-    try:
-        return decode_image(data, limits)
-    except MediaRejected as error:
-        code = error.error_code if error.error_code in ("too_large", "undecodable") else "undecodable"
-        reasons.append(Reason(code, error.message))
-        return None
-
-
-def _credentials(
-    data: bytes, mime: str | None, anchors_pem: bytes, limits: MediaLimits, reasons: list[Reason]
-) -> Credentials | None:
-    if mime is None or not 0 < len(data) <= limits.max_bytes:
-        # What no parser should see has no credentials that anybody could check.
-        reasons.append(Reason("no_provenance", "The medium carries no content credentials that can be read."))
-        return None
-    try:
-        return check_provenance(data, mime, anchors_pem)
-    except MediaRejected as error:
-        reasons.append(Reason(error.error_code, error.message))
-        return None

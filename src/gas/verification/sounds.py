@@ -1,0 +1,184 @@
+"""The part of the index of copies that knows sounds, and the part that knows embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.errors import IntegrityError
+from gas.media.soundprint import overlap
+from gas.verification.journal import Journal
+from gas.verification.pictures import Match, name_key
+from gas.verification.postings import Postings, trusted_rows
+from gas.verification.prints import Seen
+
+__all__ = ["SOUND_BITS", "EmbeddingIndex", "SoundIndex"]
+
+SOUND_BITS: Final = 0.16
+"""Two sounds whose fingerprints differ in at most this share of their bits are one."""
+
+_WORDS: Final = 256
+_ROW: Final = np.dtype(
+    [
+        ("sha256", np.uint8, 32),
+        ("prompt", "<u8"),
+        ("owner", "<u8"),
+        ("part", "<u2"),
+        ("count", "<u2"),
+        ("words", "<u4", _WORDS),
+        ("crc", "<u4"),
+    ]
+)
+_LONGEST: Final = 2000
+_LOOKED_AT: Final = 8
+_PARTS: Final = 40
+
+
+class SoundIndex:
+    """Copies of sounds. Not safe to be shared by threads without a lock.
+
+    Args:
+        folder: Where it is kept; None for memory only.
+        writable: Whether this process adds to it.
+        most: Largest share of bits that differ.
+    """
+
+    def __init__(self, folder: Path | None, *, writable: bool = True, most: float = SOUND_BITS) -> None:
+        self._most = most
+        trusted = trusted_rows(folder, "words")
+        self.journal = Journal(folder, "sounds", _ROW, trusted=trusted, writable=writable)
+        self._words = Postings(folder, "words", self.journal, _word_keys, largest=65536, density=2)
+
+    def __len__(self) -> int:
+        return len(self.journal)
+
+    def close(self) -> None:
+        """Give the files and the lock back."""
+        self.journal.close()
+
+    def refresh(self) -> None:
+        """Take in what the writing process has added."""
+        self.journal.refresh()
+        self._words.refresh()
+
+    def add(self, medium: Seen) -> None:
+        """Remember a sound; six seconds a row."""
+        parts = [medium.words[at : at + _WORDS] for at in range(0, len(medium.words), _WORDS)][:_PARTS]
+        rows = np.zeros(max(1, len(parts)), _ROW)
+        rows["sha256"] = np.frombuffer(bytes.fromhex(medium.sha256), np.uint8)
+        rows["prompt"], rows["owner"] = name_key(medium.prompt), name_key(medium.owner)
+        for at, part in enumerate(parts):
+            rows[at]["part"], rows[at]["count"] = at, len(part)
+            rows[at]["words"][: len(part)] = part
+        self.journal.append(rows)
+        self._words.refresh()
+
+    def same(self, medium: Seen) -> Match | None:
+        """The sound of the same bytes."""
+        digest = np.frombuffer(bytes.fromhex(medium.sha256), np.uint8)
+        found, _ = self._words.find(np.array([_name(digest)], np.uint64))
+        for row in self._of_others(np.unique(found), medium).tolist():
+            if bytes(self.journal.rows()["sha256"][row]) == digest.tobytes():
+                return Match(medium.sha256, 0, exact=True, kind="bytes")
+        return None
+
+    def near(self, medium: Seen) -> Match | None:
+        """The sound whose fingerprint lies best over this one's, when it is near enough."""
+        words = np.unique(medium.words[medium.words != 0])
+        if not len(words):
+            return None
+        rows, which = self._words.find(words.astype(np.uint64), _LONGEST)
+        if not len(rows):
+            return None
+        # A word found in many buckets' company is still one vote.
+        votes = np.unique(rows * len(words) + which) // len(words)
+        places, counts = np.unique(votes, return_counts=True)
+        places = places[np.argsort(-counts, kind="stable")[:_LOOKED_AT]]
+        best: Match | None = None
+        for row in self._of_others(places, medium).tolist():
+            held = self.journal.rows()[row]
+            rate, count = overlap(medium.words, held["words"][: int(held["count"])].astype(np.uint32))
+            if count and rate <= self._most and (best is None or rate * 256 < best.distance):
+                best = Match(bytes(held["sha256"]).hex(), round(256 * rate), kind="sound")
+        return best
+
+    def _of_others(self, rows: NDArray[np.int64], medium: Seen) -> NDArray[np.int64]:
+        owner = name_key(medium.owner)
+        return rows[self.journal.rows()["owner"][rows] != owner] if owner and len(rows) else rows
+
+
+class EmbeddingIndex:
+    """Media whose embeddings nearly coincide; all are compared, one byte a number in memory.
+
+    Args:
+        folder: Where it is kept; None for memory only.
+        size: Numbers of one embedding.
+        threshold: Smallest cosine of a copy.
+        writable: Whether this process adds to it.
+    """
+
+    def __init__(self, folder: Path | None, size: int, threshold: float, *, writable: bool = True) -> None:
+        row = np.dtype([("sha256", np.uint8, 32), ("owner", "<u8"), ("vector", "<f2", size), ("crc", "<u4")])
+        self._threshold, self._size = threshold, size
+        self.journal = Journal(folder, f"embeddings-{size}", row, writable=writable)
+        self._index = faiss.IndexScalarQuantizer(
+            size, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+        )
+        # Trained once on the range that numbers of a unit vector can have, not on what came first.
+        self._index.train(np.array([[-1.0] * size, [1.0] * size], np.float32))
+        self._known = 0
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self.journal)
+
+    def close(self) -> None:
+        """Give the files and the lock back."""
+        self.journal.close()
+
+    def refresh(self) -> None:
+        """Take in what the journal has by now."""
+        total = self.journal.refresh()
+        for start in range(self._known, total, 65536):
+            part = self.journal.rows()[start : min(total, start + 65536)]
+            self._index.add(np.ascontiguousarray(part["vector"], np.float32))
+        self._known = total
+
+    def add(self, medium: Seen) -> None:
+        """Remember a medium's embedding."""
+        if len(medium.embedding) != self._size:
+            raise IntegrityError(f"An embedding of {len(medium.embedding)} numbers doesn't fit {self._size}.")
+        rows = np.zeros(1, self.journal.dtype)
+        rows["sha256"] = np.frombuffer(bytes.fromhex(medium.sha256), np.uint8)
+        rows["owner"], rows["vector"] = name_key(medium.owner), medium.embedding
+        self.journal.append(rows)
+        self.refresh()
+
+    def near(self, medium: Seen) -> Match | None:
+        """The medium whose embedding is nearest, when its cosine reaches the threshold."""
+        if not self._known or len(medium.embedding) != self._size:
+            return None
+        _, found = self._index.search(np.ascontiguousarray(medium.embedding[None], np.float32), min(8, self._known))
+        owner = name_key(medium.owner)
+        best: tuple[float, str] | None = None
+        for row in found[0].tolist():
+            held = self.journal.rows()[row]
+            cosine = float(held["vector"].astype(np.float32) @ medium.embedding)
+            if cosine >= self._threshold and (not owner or int(held["owner"]) != owner):
+                best = max(best or (0.0, ""), (cosine, bytes(held["sha256"]).hex()))
+        return Match(best[1], round(128 * (1 - best[0])), kind="embedding") if best else None
+
+
+def _name(digest: NDArray[np.uint8]) -> int:
+    return int(digest[:8].view("<u8")[0]) | 1 << 63
+
+
+def _word_keys(rows: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    numbers, at = np.nonzero(rows["words"])
+    names = np.array([_name(row) for row in rows["sha256"]], np.uint64)
+    words = rows["words"][numbers, at].astype(np.uint64)
+    return np.concatenate([words, names]), np.concatenate([numbers, np.arange(len(rows))])

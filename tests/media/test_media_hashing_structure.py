@@ -1,0 +1,100 @@
+"""Files of very many parts, and sound fingerprints and edges as pure functions."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from gas.errors import MediaRejected
+from gas.media.detail import edge_steepness
+from gas.media.encode import encode_mp4, encode_wav
+from gas.media.image import encode_jpeg, encode_png, encode_webp
+from gas.media.soundprint import overlap, sound_words
+from gas.media.structure import check_parts
+
+RGB = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isomiso2"
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode_png(RGB),
+        encode_jpeg(RGB),
+        encode_webp(RGB),
+        encode_mp4([RGB] * 5),
+        encode_wav(np.zeros(100, np.float32), 8000),
+    ],
+)
+def test_ordinary_files_have_few_parts(data):
+    check_parts(data, most=100)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n" + chunk(b"tEXt", b"a\0b") * 5000,
+        b"\xff\xd8" + b"\xff\xe1\x00\x04ab" * 5000,
+        b"RIFF\0\0\0\0WEBP" + (b"VP8 " + struct.pack("<I", 2) + b"ab") * 5000,
+        b"RIFF\0\0\0\0WAVE" + (b"junk" + struct.pack("<I", 1) + b"a\0") * 5000,
+        MP4 + b"\0\0\0\x08free" * 5000,
+        MP4 + struct.pack(">I", 8 + 8 * 5000) + b"moov" + b"\0\0\0\x08trak" * 5000,
+        MP4 + b"".join(struct.pack(">I", 8 * (5000 - at)) + b"moov" for at in range(5000)),
+    ],
+    ids=["png", "jpeg", "webp", "wav", "mp4", "mp4 tracks", "mp4 nested"],
+)
+def test_a_flood_of_parts_is_refused(data):
+    with pytest.raises(MediaRejected) as refused:
+        check_parts(data)
+    assert refused.value.error_code == "too_large"
+
+
+def test_broken_lengths_end_the_count():
+    check_parts(b"\x89PNG\r\n\x1a\n" + b"\xff" * 100)
+    check_parts(MP4 + b"\0\0\0\x03free" * 9000)
+    check_parts(MP4 + b"\0\0\0\x01free" + b"\0" * 100)
+
+
+def melody(seed, rate=16_000, seconds=4):
+    rng = np.random.default_rng(seed)
+    t = np.arange(rate // 4) / rate
+    notes = [np.sin(2 * np.pi * rng.uniform(300, 1900) * t) + rng.normal(0, 0.2, len(t)) for _ in range(4 * seconds)]
+    return (0.3 * np.concatenate(notes)).astype(np.float32)
+
+
+def test_fingerprints_of_one_sound_agree_and_of_two_do_not():
+    one = sound_words(melody(1), 16_000)
+    for changed in (0.2 * melody(1), -melody(1), melody(1)[3000:-5000]):
+        rate, count = overlap(sound_words(changed.astype(np.float32), 16_000), one)
+        assert rate < 0.12
+        assert count > 60
+    assert overlap(sound_words(melody(2), 16_000), one)[0] > 0.25
+
+
+def test_too_short_or_silent_sounds_have_no_words():
+    assert len(sound_words(np.zeros(100, np.float32), 16_000)) == 0
+    silent = sound_words(np.zeros(32_000, np.float32), 16_000)
+    assert overlap(silent, silent)[1] == 0
+    assert overlap(silent[:0], silent) == (1.0, 0)
+
+
+def test_edges_of_an_enlarged_picture_are_less_steep():
+    blocks = np.kron(np.random.default_rng(2).integers(0, 256, (40, 40), dtype=np.uint8), np.ones((8, 8), np.uint8))
+    sharp = edge_steepness(blocks)
+    enlarged = edge_steepness(cv2.resize(blocks, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC))
+    assert sharp is not None
+    assert enlarged is not None
+    assert sharp > 0.9
+    assert enlarged < 0.36
+
+
+def test_a_picture_without_edges_says_nothing():
+    assert edge_steepness(np.full((200, 200, 3), 90, np.uint8)) is None
