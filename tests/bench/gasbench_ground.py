@@ -19,7 +19,8 @@ def mean_onnx(path, shape, scale, middle, kind="honest"):
     """Says fake where the input's mean (sound: its mean size) is above ``middle``.
 
     ``nan`` answers NaN whatever it sees; ``crash`` looks up a row that isn't there for the two glaring pictures;
-    ``slow`` takes some ten milliseconds a sample, and batches of one.
+    ``slow`` takes some ten milliseconds a sample, and batches of one; ``hungry`` asks for more memory than there is for
+    the two glaring pictures.
     """
     element = TensorProto.FLOAT if len(shape) == 1 else TensorProto.UINT8
     axes = list(range(1, len(shape) + 1))
@@ -52,6 +53,21 @@ def mean_onnx(path, shape, scale, middle, kind="honest"):
             helper.make_node("Mul", ["index", "nine"], ["row"]),
             helper.make_node("Gather", ["table", "row"], ["found"], axis=0),
             helper.make_node("Add", ["plain", "found"], ["logits"]),
+        ]
+    elif kind == "hungry":
+        constants |= {
+            "edge": np.array(212, dtype=np.float32),
+            "much": np.array([1 << 36], dtype=np.int64),
+            "one": np.array([1], dtype=np.int64),
+            "nought": np.array(0, dtype=np.float32),
+        }
+        nodes += [
+            helper.make_node("ReduceMax", ["mean"], ["most"], keepdims=0),
+            helper.make_node("Greater", ["most", "edge"], ["high"]),
+            helper.make_node("Where", ["high", "much", "one"], ["size_of_it"]),
+            helper.make_node("Expand", ["nought", "size_of_it"], ["huge"]),
+            helper.make_node("ReduceMax", ["huge"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["plain", "nothing"], ["logits"]),
         ]
     elif kind == "slow":
         constants |= {

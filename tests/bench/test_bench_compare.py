@@ -1,13 +1,20 @@
 """Two runs on one round: the same samples, the same draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from gas.bench.batches import Pass
 from gas.bench.comparison import compare
 from gas.bench.engine import evaluate
+from gas.bench.metrics import clusters_of
+from gas.bench.records import SampleRecord
+from gas.datasets.plan import freeze_round
 from gas.errors import ConfigurationError
 from gas.scoring.bootstrap import bootstrap_sn34, paired_difference
 from gas.scoring.sn34 import sn34_score
+from gas.types import SampleStatus
 
 
 def records(bench, count, model=None):
@@ -75,3 +82,29 @@ def test_one_class_or_one_source_gives_no_verdict():
 def test_runs_of_another_round_are_refused(bench):
     with pytest.raises(ConfigurationError):
         compare(records(bench, 30), records(bench, 40), bench.round(30))
+
+
+def test_with_too_few_sources_originals_are_drawn_so_that_luck_is_not_taken_for_certainty(bench):
+    samples = bench.samples(40)
+    assert clusters_of(samples, 5) == ([s.source for s in samples], "source")
+    two = [replace(s, source="real" if k % 2 == 0 else "fake") for k, s in enumerate(samples)]
+    names, what = clusters_of(two)
+    assert what == "original"
+    assert names == [s.origin for s in two]
+    assert clusters_of([replace(s, source=f"{k % 4}") for k, s in enumerate(samples)])[1] == "source"
+    round_ = freeze_round(two, 7, {}, code_version="test")
+
+    def run(*wrong):
+        rows = []
+        for k, s in enumerate(round_.samples):
+            fake = s.media_type.is_fake != (k in wrong)
+            rows.append(
+                SampleRecord(s.sample_id, Pass.BASE, SampleStatus.OK, 0.8 if fake else 0.2, 0, fake, (0.0, 0.0))
+            )
+        return rows
+
+    close = compare(run(1, 2, 3), run(4, 5, 6, 7), round_)
+    assert close.clustered_by == "original"
+    assert close.verdict == "undecided"
+    assert 0.0 < close.base.better < 1.0
+    assert compare(run(), run(*range(16)), round_).verdict == "first"

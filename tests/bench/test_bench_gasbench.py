@@ -54,7 +54,16 @@ def test_a_run_says_everything_about_itself_in_its_folder(ground, gasbench):
     assert list(about) == [*("run_id", "timestamp", "model_path", "modality", "mode", "duration_seconds", "versions")]
     assert (about["modality"], about["mode"]) == ("image", "small")
     assert (figures["total_samples"], figures["correct_predictions"]) == (40, 36)
+    assert set(figures) >= {
+        *("total_samples", "correct_predictions", "accuracy", "binary_mcc", "binary_brier", "binary_cross_entropy"),
+        *("sn34_score", "sn34_ci95", "model_errors", "media_errors", "avg_inference_time_ms", "p95_inference_time_ms"),
+    }
     assert figures["accuracy"] == pytest.approx(0.9)
+    assert figures["decisions"]["f1"] == pytest.approx(0.9)
+    assert figures["sn34_ci95"][0] < figures["sn34_score"] < figures["sn34_ci95"][1]
+    curves = figures["robustness_curves"]
+    assert (curves["samples"], len(curves["levels"]), len(curves["groups"])) == (40, 4, 6)
+    assert curves["levels"][0]["correct"] == 36
     assert figures["binary_mcc"] == pytest.approx(0.8)
     assert results["overall_score"] == pytest.approx(
         0.8 * figures["sn34_score"] + 0.2 * figures["robust"]["sn34_score"]
@@ -70,13 +79,16 @@ def test_a_run_says_everything_about_itself_in_its_folder(ground, gasbench):
     assert len(read_plan(folder / "plan.parquet")) == 40
     assert len(from_parquet((folder / "records.parquet").read_bytes())) == 80
     page = (folder / "report.html").read_text()
-    assert all(word in page for word in ("ROC", "DET", "Calibration", "Fakes taken for real", "data:image/jpeg"))
+    assert all(
+        word in page for word in ("ROC", "DET", "Calibration", "Robustness", "Fakes taken for real", "data:image/jpeg")
+    )
     assert "<script" not in page
     assert sorted(path.name for path in folder.iterdir()) == [
         "plan.parquet",
         "records.parquet",
         "report.html",
         "results.json",
+        "times.parquet",
     ]
 
 
@@ -107,13 +119,13 @@ def test_people_get_a_table_and_the_way_to_the_report(ground, gasbench):
     out = gasbench(*words, "--results-dir", gasbench.folder / "results")
     assert "Final score" in out
     assert "report.html" in out
+    assert "by level of distortion" in out
     assert "Run folder" in gasbench.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_command_stopped_in_the_middle_ends_with_the_same_bytes(ground, gasbench, tmp_path, how):
+def test_a_command_that_is_interrupted_says_so_and_goes_on_later_with_the_same_bytes(ground, gasbench, tmp_path):
     model = mean_onnx(tmp_path / "slow.onnx", SHAPES["image"], 0.05, 127.0, "slow")
-    words = ["--image-model", model, "--dataset-config", ground / "sets.yaml", "--batch-size", "1", "--robustness", "5"]
+    words = ["--image-model", model, "--dataset-config", ground / "sets.yaml", "--batch-size", "1", "--robustness", "0"]
     undisturbed = gasbench.run(*words)["runs"][0]["metadata"]["run_id"]
     places = ["--cache-dir", tmp_path / "cache", "--results-dir", tmp_path / "killed", "--processes", "1"]
     command = [sys.executable, "-m", "gas.cli.gasbench", "run", *map(str, [*words, *places])]
@@ -126,11 +138,10 @@ def test_a_command_stopped_in_the_middle_ends_with_the_same_bytes(ground, gasben
             assert time.monotonic() < until
             time.sleep(0.002)
     finally:
-        process.send_signal(how)
+        process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1].decode()
-    if how is signal.SIGINT:
-        assert process.returncode == 130
-        assert "the same command goes on" in err
+    assert process.returncode == 130
+    assert "the same command goes on" in err
     known = journal().read_bytes().count(b"\n")
     assert 6 <= known < 50
     assert not (journal().parent / "results.json").exists()
@@ -252,6 +263,21 @@ def test_runs_on_one_plan_are_compared_and_others_refused(ground, gasbench):
     places = [gasbench.folder / "results" / run["metadata"]["run_id"] for run in (good, bad, other)]
     assert json.loads(gasbench("compare", *places[:2], "--json"))["comparisons"][0]["only_first"] == 36
     assert "mean-image" in gasbench("compare", *places[:2])
+    small = mean_onnx(gasbench.folder / "unsure.onnx", SHAPES["image"], 0.01, 127.0)
+    places.insert(
+        0, gasbench.folder / "results" / gasbench.run("--image-model", small, *config)["runs"][0]["metadata"]["run_id"]
+    )
+    three = json.loads(gasbench("compare", *places[:3], "--json"))
+    assert [row["run_id"] for row in three["ranking"]] == [places[1].name, places[0].name, places[2].name]
+    assert len(three["comparisons"]) == 3
+    assert three["undecided_with_best"] == [places[0].name]
+    out = gasbench("compare", *places[:3])
+    assert out.startswith(f"1. {places[1].name}")
+    assert f"not surely better than {places[0].name}" in out
+    assert "originals" in out, "two folders are two sources: too few to draw from"
+    error = json.loads(gasbench("compare", places[0], places[0], "--json", code=2))["error"]
+    assert "twice" in error["message"]
+    del places[0]
     error = json.loads(gasbench("compare", *places[1:], "--json", code=2))["error"]
     assert error["code"] == "other_plan"
     assert "mode (small and debug)" in error["message"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from gas.bench.batches import Pass
+from gas.bench.metrics import compute_metrics
 from gas.bench.records import SampleRecord
 from gas.bench.report.detail import det_chart, histogram_chart, rate_chart, wilson_interval
-from gas.bench.report.single import view_of, worst_errors
+from gas.bench.report.single import render_single_report, view_of, worst_errors
 from gas.datasets.plan import freeze_round
 from gas.errors import MediaRejected, StorageError
 from gas.media.encode import encode_mp4, encode_wav
@@ -87,3 +88,46 @@ def test_the_worst_errors_come_first_and_a_medium_that_cannot_be_read_is_left_ou
     assert [picture.source for picture in shown] == ["source-5"]
     assert shown[0].p_fake == (("p_fake", pytest.approx(0.0625)),)
     assert worst_errors(records, round_, media, Modality.IMAGE, fake=False) == ()
+
+
+def test_the_whole_page_is_sound_and_no_name_of_a_stranger_becomes_markup():
+    hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)>&'
+    samples, records = [], []
+    for k in range(12):
+        kind = MediaType.SYNTHETIC if k % 2 else MediaType.REAL
+        name = f"{k:064x}"
+        samples.append(Sample(name, Modality.IMAGE, kind, Provenance.PUBLIC, hostile, f"{hostile}{k % 6}", name))
+        fake = (k % 2 == 1) != (k in (2, 3))
+        records.append(SampleRecord(name, Pass.BASE, SampleStatus.OK, 0.9 if fake else 0.1, 0, fake, (0.0, 0.0)))
+    round_ = freeze_round(samples, 1, {}, code_version="test")
+    point = {"name": hostile, "level": None, "count": 4, "correct": 2, "tpr": 0.5, "tnr": 0.5}
+    point |= {"sn34": 0.1, "low": 0.0, "high": 0.3}
+    curves = {"samples": 4, "levels": [{**point, "level": k} for k in range(4)], "groups": [point]}
+    figures = dict.fromkeys(("accuracy", "binary_mcc", "binary_brier", "roc_auc", "eer", "avg_inference_time_ms"), 0.5)
+    figures |= {"sn34_ci95": [0.1, 0.2], "sn34_ci95_clusters": 6, "sn34_ci95_by": "source", "unscored": None}
+    figures |= {"model_errors": 0, "media_errors": 0, "correct_predictions": 10, "total_samples": 12}
+    figures |= {"records_sha256": hostile, "robustness_curves": {**curves, "model_errors": 1, "version": hostile}}
+    row = {"provenance": hostile, "total": 12, "accuracy": 0.8, "tpr": None, "tnr": 0.7, "model_errors": 0}
+    results = {
+        "metadata": {"modality": "image", "versions": {hostile: hostile}}
+        | dict.fromkeys(("mode", "timestamp", "run_id", "model_path"), hostile),
+        "overall_score": 0.5,
+        "validation": {"package": {"name": hostile}},
+        "results": figures,
+        "per_dataset_results": {hostile: row},
+        "dataset_info": {"plan_id": hostile, "data_hash": hostile, "seed": 1},
+        "sandbox": {"tier": hostile, "restarts": 0, "executor": hostile, "timings": {"samples_per_second": 3.0}},
+    }
+    page = render_single_report(
+        results,
+        records,
+        compute_metrics(records, round_),
+        round_,
+        lambda _: encode_png(np.zeros((20, 20, 3), np.uint8)),
+    )
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert page.count("data:image/jpeg") == 2
+    assert "script&gt;alert" in page, "the names are shown, as text"
+    assert "http:" not in page.replace("http://www.w3.org", "")
+    assert "https:" not in page

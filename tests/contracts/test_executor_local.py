@@ -1,49 +1,52 @@
-"""What every executor must do, run on the embedded one with threads and with processes."""
+"""The embedded executor passes the suite, with threads and with processes."""
 
-import math
-import operator
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-from gas.bench.executors.base import Executor
+sys.path.insert(0, str(Path(__file__).parent))
+
+from executor_conformance import ExecutorConformance, count_to
+
 from gas.bench.executors.local import LocalExecutor
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
-def executor(request):
-    with LocalExecutor(2, kind=request.param) as made:
-        yield made
+class Local(ExecutorConformance):
+    def test_the_name_says_where_shards_run(self, executor):
+        assert executor.name == "local"
 
 
-def test_every_item_comes_back_once_with_its_index(executor: Executor):
-    items = list(range(20))
-    assert dict(executor.map(operator.neg, items)) == {i: -i for i in items}
+class TestThreads(Local):
+    @pytest.fixture(scope="class")
+    def executor(self):
+        with LocalExecutor(2) as made:
+            yield made
+
+    def test_pieces_come_before_the_item_is_done(self, executor):
+        heard = threading.Event()
+
+        def speak(item):
+            yield "first"
+            yield heard.wait(60)
+
+        for _, piece in executor.stream(speak, [None]):
+            heard.set()
+            assert piece in ("first", True)
 
 
-def test_no_items_give_no_results(executor: Executor):
-    assert list(executor.map(operator.neg, [])) == []
+class TestProcesses(Local):
+    @pytest.fixture(scope="class")
+    def executor(self):
+        with LocalExecutor(2, kind="processes") as made:
+            yield made
 
 
-def test_a_functions_exception_reaches_the_caller_with_its_own_type(executor: Executor):
-    with pytest.raises(ValueError, match=r"math domain|nonnegative"):
-        list(executor.map(math.sqrt, [4.0, -1.0]))
-
-
-def test_the_pool_goes_on_after_a_failed_map(executor: Executor):
-    with pytest.raises(ValueError):
-        list(executor.map(math.sqrt, [-1.0]))
-    assert dict(executor.map(math.sqrt, [9.0])) == {0: 3.0}
-
-
-def test_a_caller_may_stop_early(executor: Executor):
-    results = executor.map(operator.neg, list(range(50)))
-    next(results)
-    results.close()
-    assert dict(executor.map(operator.neg, [1])) == {0: -1}
-
-
-def test_the_name_says_where_shards_run(executor: Executor):
-    assert executor.name == "local"
+def test_closing_twice_is_closing_once():
+    made = LocalExecutor(1)
+    made.close()
+    made.close()
 
 
 def test_a_pool_without_workers_is_refused():
@@ -51,7 +54,9 @@ def test_a_pool_without_workers_is_refused():
         LocalExecutor(0)
 
 
-def test_closing_twice_is_closing_once():
-    made = LocalExecutor(1)
-    made.close()
-    made.close()
+def test_threads_and_processes_agree():
+    answers = []
+    for kind in ("threads", "processes"):
+        with LocalExecutor(1, kind=kind) as executor:
+            answers.append(list(executor.stream(count_to, [2, 1])))
+    assert answers[0] == answers[1]

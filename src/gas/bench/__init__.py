@@ -1,19 +1,21 @@
 """Evaluate one model in the sandbox, on a frozen round or on data sets of one's own; score it; show it.
 
-The library's own door is here: :func:`run`, :func:`compare` and :class:`BenchSettings`; what they need is imported when
-they are called. Everything else is imported from its module, so that a command that only needs figures loads no more
-than figures:
+The library's own door is here: :func:`run`, :func:`run_many`, :func:`compare` and :class:`BenchSettings`; what they
+need is imported when they are called. Everything else is imported from its module, so that a command that only needs
+figures loads no more than figures:
 
 - ``public`` is :func:`run` and :func:`compare` with their results; ``material`` finds and draws the data;
 - ``engine.evaluate`` runs a model; ``runs`` holds its settings and its result, ``feed`` brings the media,
   ``batches`` decides the secret order, ``records`` is the result's form on disk;
 - ``metrics.compute_metrics`` scores the records, ``metrics.judgements`` says whom they paid;
 - ``summary`` and ``report`` turn runs into HTML pages; ``results`` into JSON;
-- ``executors`` says where shards are computed.
+- ``anywhere`` chooses between this machine and a cluster, ``shards`` is a run on a cluster, ``executors`` says where
+  its shards are computed; ``many`` is :func:`run_many`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     from gas.bench.comparison import Comparison
     from gas.bench.public import BenchRun, Watch
     from gas.clock import Clock
+    from gas.errors import GasError
     from gas.sandbox.base import Limits
 
-__all__ = ["BenchSettings", "compare", "run"]
+__all__ = ["BenchSettings", "compare", "run", "run_many"]
 
 
 def run(
@@ -42,6 +45,22 @@ def run(
     from gas.bench import public
 
     return public.run(model, modality, settings, watch=watch, limits=limits, clock=clock)
+
+
+def run_many(
+    models: Sequence[Path],
+    modality: Modality | None = None,
+    settings: BenchSettings | None = None,
+    *,
+    watch: Callable[[Path], Watch] | None = None,
+    limits: Limits | None = None,
+    at_once: int = 4,
+    clock: Clock | None = None,
+) -> tuple[BenchRun | GasError, ...]:
+    """Benchmark several models, side by side on a cluster; see :func:`gas.bench.many.run_many`."""
+    from gas.bench import many
+
+    return many.run_many(models, modality, settings, watch=watch, limits=limits, at_once=at_once, clock=clock)
 
 
 def compare(first: BenchRun | Path, second: BenchRun | Path) -> Comparison:

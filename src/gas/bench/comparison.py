@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from gas.bench.batches import Pass
-from gas.bench.metrics import compute_metrics
+from gas.bench.metrics import clusters_of, compute_metrics
 from gas.bench.records import SampleRecord
 from gas.datasets.plan import Round, check_shares
 from gas.errors import ConfigurationError
@@ -14,6 +15,9 @@ from gas.scoring.bootstrap import PairedDifference, paired_difference
 from gas.scoring.sn34 import ALPHA, BETA, sample_weights
 
 __all__ = ["Comparison", "compare"]
+
+_LEAST_SOURCES: Final = 5
+"""With fewer sources of a class than this, who is ahead in all draws of sources is ahead by luck all too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Comparison:
         second_final: Final score of the second.
         only_first: Samples that only the first run gets right.
         only_second: Samples that only the second run gets right.
+        clustered_by: What the bootstrap draws: ``source``, or ``original`` where there are too few sources.
     """
 
     samples: int
@@ -35,6 +40,7 @@ class Comparison:
     second_final: float | None
     only_first: int
     only_second: int
+    clustered_by: str = "source"
 
     @property
     def verdict(self) -> str:
@@ -75,12 +81,13 @@ def compare(first: Iterable[SampleRecord], second: Iterable[SampleRecord], round
     shares = {str(k): v for k, v in check_shares(table).items()} if isinstance(table, Mapping) else None
     decisions = [[bool(row[2]) for row in rows], [bool(row[4]) for row in rows]]
     alpha, beta = (round_.parameters.get(name, default) for name, default in (("alpha", ALPHA), ("beta", BETA)))
+    clusters, clustered_by = clusters_of(samples, _LEAST_SOURCES)
     base = paired_difference(
         labels,
         ([row[1] for row in rows], decisions[0]),
         ([row[3] for row in rows], decisions[1]),
         sample_weights([sample.provenance for sample in samples], shares),
-        [sample.source for sample in samples],
+        clusters,
         seed=round_.seed,
         alpha=float(str(alpha)),
         beta=float(str(beta)),
@@ -93,4 +100,5 @@ def compare(first: Iterable[SampleRecord], second: Iterable[SampleRecord], round
         second_final=finals[1],
         only_first=sum(a and not b for a, b in zip(*right, strict=True)),
         only_second=sum(b and not a for a, b in zip(*right, strict=True)),
+        clustered_by=clustered_by,
     )

@@ -12,22 +12,25 @@ re-asked samples only make that visible.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gas.bench.answer_store import AnswerStore
 from gas.bench.answers import Outcome, make_records
-from gas.bench.batches import Ask, Pass, choose_reasked, choose_robust, plan_batches
+from gas.bench.batches import Ask, Pass
 from gas.bench.feed import Ahead, RoundMedia, target_of
 from gas.bench.journal import Journal
 from gas.bench.records import SampleRecord
 from gas.bench.running import RunningScore
 from gas.bench.runs import Progress, RunConfig, RunResult
+from gas.bench.showings import showings_of
 from gas.bench.timings import Timings, own_cpu_seconds, tree_cpu_seconds
+from gas.bench.workers import Batch, Decoded, GivenUp, Worker
 from gas.clock import Clock, SystemClock
 from gas.datasets.plan import Round
 from gas.errors import ConfigurationError, ModelFailed, SandboxUnavailable
@@ -55,6 +58,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     clock: Clock | None = None,
     journal: Journal | None = None,
+    only: Collection[int] | None = None,
 ) -> RunResult:
     """Run one model on every sample of a round.
 
@@ -69,6 +73,8 @@ def evaluate(
         clock: Source of wall-clock times; the system's when left out.
         journal: Keeps every complete batch; what it knows already is not asked again. ``config.nonce`` must be its
             nonce. A run that is killed and goes on ends with the same records as one that is left alone.
+        only: Numbers of the plan's batches that are asked here, when the others are asked elsewhere; all when left
+            out. Records of the others then say ``gave_up``.
 
     Raises:
         gas.errors.ModelFailed: The model can't be loaded at all, or nobody knows what its logits mean. Failures on
@@ -85,10 +91,11 @@ def evaluate(
             code="tier_too_low",
             hint="gascli doctor says what is missing.",
         )
+    spec = replace(spec, device=config.device)
     target = target_of(spec, _modality_of(round_.samples))
     make_records((), (), (), width=spec.num_classes, classes=classes)  # refuses a width that nobody has named
     clock = clock or SystemClock()
-    return _Run(spec, round_, media, sandbox, config, target, on_progress, classes, clock, journal).execute()
+    return _Run(spec, round_, media, sandbox, config, target, on_progress, classes, clock, journal, only).execute()
 
 
 def _modality_of(samples: Sequence[Sample]) -> Modality:
@@ -96,10 +103,6 @@ def _modality_of(samples: Sequence[Sample]) -> Modality:
     if len(modalities) != 1:
         raise ConfigurationError("A run needs samples of exactly one modality.", code="round_modality")
     return modalities.pop()
-
-
-class _GivenUp(Exception):
-    """The restarts of the run are used up."""
 
 
 class _Run:
@@ -117,50 +120,43 @@ class _Run:
         classes: Sequence[str] | None,
         clock: Clock,
         journal: Journal | None,
+        only: Collection[int] | None,
     ) -> None:
-        samples, seed = round_.samples, round_.seed
-        self.spec, self.samples, self.media, self.sandbox = spec, samples, media, sandbox
+        self.spec, self.samples, self.media, self.sandbox = spec, round_.samples, media, sandbox
         self.config, self.target, self.on_progress = config, target, on_progress
         self.classes, self.clock, self.journal = classes, clock, journal
         self.lock = Lock()
-        self.outcomes: dict[Ask, Outcome] = {}
         self.sessions: dict[ModelSession, float] = {}
         self.start_seconds: float | None = None
-        self.start_cpu = self.model_cpu = 0.0
+        self.start_cpu = self.model_cpu = self.began_cpu = self.ahead_cpu = 0.0
         self.batch_seconds: list[tuple[int, float]] = []
         self.running = None if on_progress is None else RunningScore(round_, spec.num_classes, classes)
         self.restarts = 0
         self.model_errors = 0
         self.stopped = False
         self.gave_up = False
-        robust = choose_robust(samples, per_dataset=config.robustness_per_dataset, seed=seed)
-        reasked = choose_reasked(
-            len(samples), share=config.reask_share, least=config.reask_least, seed=seed, nonce=config.nonce
-        )
-        self.asks = [Ask(i, Pass.BASE) for i in range(len(samples))] + [Ask(i, Pass.ROBUST) for i in robust]
-        self.twins = [Ask(i, Pass.BASE, again=True) for i in reasked]
-        self.batches = plan_batches(
-            len(samples),
-            robust=robust,
-            reasked=reasked,
-            batch_size=config.batch_size,
-            seed=seed,
-            nonce=config.nonce,
-        )
-        self.total = len(self.asks) + len(self.twins)
+        showings = showings_of(round_, config)
+        self.asks, self.twins = showings.asks, showings.twins
+        self.batches = tuple(b for number, b in enumerate(showings.batches) if only is None or number in only)
+        self.total = sum(map(len, self.batches))
+        self.answers = AnswerStore((*self.asks, *self.twins), spec.num_classes)
         self.began = 0.0
         self.resumed = 0
         if journal is not None:
             self._go_on_from(journal)
 
     def _go_on_from(self, journal: Journal) -> None:
-        self.outcomes.update(journal.outcomes)
-        self.resumed = len(self.outcomes)
-        if self.running is not None:
-            self.running.add(journal.outcomes.items())
+        for ask, outcome in journal.read():
+            if ask in self.answers:
+                continue
+            self.answers.update([(ask, outcome)])
+            self.model_errors += outcome.error is not None and not outcome.media_error
+            if self.running is not None:
+                self.running.add([(ask, outcome)])
+        self.resumed = len(self.answers)
+        self.batch_seconds += journal.times
         self.restarts, self.gave_up = journal.restarts, journal.gave_up
-        self.model_errors = sum(o.error is not None and not o.media_error for o in journal.outcomes.values())
-        left = [batch for batch in self.batches if any(ask not in self.outcomes for ask in batch)]
+        left = [batch for batch in self.batches if any(ask not in self.answers for ask in batch)]
         self.batches = () if self.gave_up else tuple(left)
 
     def execute(self) -> RunResult:
@@ -170,13 +166,13 @@ class _Run:
         cores = len(os.sched_getaffinity(0))
         processes = min(self.config.processes or cores, len(self.batches))
         self.began = self.clock.monotonic()
-        cpu = own_cpu_seconds()
+        self.began_cpu = own_cpu_seconds()
         depth = processes + self.config.decode_threads
         with (
             Ahead(self._fetch, self.batches, threads=self.config.decode_threads, depth=depth) as ahead,
             ThreadPoolExecutor(processes, thread_name_prefix="gas-model") as pool,
         ):
-            futures = [pool.submit(_Worker(self, ahead).run) for _ in range(processes)]
+            futures = [pool.submit(Worker(self, ahead, spare=processes - 1).run) for _ in range(processes)]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 failures = [error for future in done if (error := future.exception()) is not None]
@@ -191,27 +187,41 @@ class _Run:
         timings = Timings(
             wall_seconds=self.clock.monotonic() - self.began,
             start_seconds=self.start_seconds or 0.0,
-            cpu_seconds=own_cpu_seconds() - cpu + self.model_cpu,
+            cpu_seconds=own_cpu_seconds() - self.began_cpu + self.model_cpu,
             start_cpu_seconds=self.start_cpu,
             showings=self.total - self.resumed,
             cores=cores,
+            ahead_cpu_seconds=self.ahead_cpu,
         )
         return self._result(timings)
 
-    def record(self, ask: Ask, outcome: Outcome) -> None:
-        """Keep the outcome of one showing."""
-        with self.lock:
-            self.outcomes[ask] = outcome
-            self.model_errors += outcome.error is not None and not outcome.media_error
+    @property
+    def width(self) -> int:
+        """Number of logits that the model has declared."""
+        return self.spec.num_classes
 
-    def keep(self, batch: Sequence[Ask]) -> None:
-        """Count a complete batch, and write it to the journal."""
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.clock.monotonic()
+
+    def timed(self, showings: int, seconds: float) -> None:
+        """Note how long the model had a batch."""
         with self.lock:
-            answers = [(ask, self.outcomes[ask]) for ask in batch]
+            self.batch_seconds.append((showings, seconds))
+            if self.journal is not None:
+                self.journal.add_times(showings, seconds)
+
+    def keep(self, answers: Sequence[tuple[Ask, Outcome]]) -> None:
+        """Count a complete batch, write it to the journal, and tell the caller."""
+        with self.lock:
+            fresh = [(ask, outcome) for ask, outcome in answers if ask not in self.answers]
+            self.answers.update(answers)
+            self.model_errors += sum(out.error is not None and not out.media_error for _, out in fresh)
             if self.running is not None:
-                self.running.add(answers)
+                self.running.add(fresh)
             if self.journal is not None:
                 self.journal.append(answers, restarts=self.restarts)
+        self.report()
 
     def report(self) -> None:
         """Tell the caller where the run stands."""
@@ -220,7 +230,7 @@ class _Run:
         with self.lock:
             seconds = self.clock.monotonic() - self.began
             done = Progress(
-                done=len(self.outcomes),
+                done=len(self.answers),
                 total=self.total,
                 model_errors=self.model_errors,
                 seconds=seconds,
@@ -234,7 +244,7 @@ class _Run:
         """A fresh model process; ``again`` when one of the same worker has died.
 
         Raises:
-            _GivenUp: No restarts are left.
+            GivenUp: No restarts are left.
             gas.errors.ModelFailed: The model doesn't load although it was never asked anything.
             gas.errors.SandboxUnavailable: Ours.
         """
@@ -255,10 +265,11 @@ class _Run:
                 self.start_cpu += cpu
                 if self.start_seconds is None:
                     self.start_seconds = self.clock.monotonic() - self.began
+                    self.ahead_cpu = own_cpu_seconds() - self.began_cpu
                 stopped = self.stopped
             if stopped:
                 self.end_session(session)
-                raise _GivenUp
+                raise GivenUp
             return session
 
     def end_session(self, session: ModelSession) -> None:
@@ -274,7 +285,7 @@ class _Run:
                 if self.journal is not None and not self.gave_up:
                     self.journal.append([], restarts=self.restarts, gave_up=True)
                 self.gave_up = True
-                raise _GivenUp
+                raise GivenUp
             self.restarts += 1
 
     def _kill_sessions(self) -> None:
@@ -283,8 +294,11 @@ class _Run:
         for session in sessions:
             self.end_session(session)
 
-    def _fetch(self, batch: tuple[Ask, ...]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        pixels = np.zeros((len(batch), *self.target.shape), dtype=self.target.dtype)
+    def _fetch(self, batch: Batch) -> Decoded:
+        if all(ask.variant is batch[0].variant for ask in batch):
+            ids = [self.samples[ask.index].sample_id for ask in batch]
+            return self.media.fetch(ids, self.target, robust=batch[0].variant is Pass.ROBUST)
+        pixels = np.empty((len(batch), *self.target.shape), dtype=self.target.dtype)
         usable = np.zeros(len(batch), dtype=np.bool_)
         for variant in Pass:
             places = [k for k, ask in enumerate(batch) if ask.variant is variant]
@@ -316,71 +330,8 @@ class _Run:
         )
 
     def _records(self, asks: Sequence[Ask]) -> tuple[SampleRecord, ...]:
-        unknown = Outcome(error="gave_up")
-        outcomes = [self.outcomes.get(ask, unknown) for ask in asks]
+        outcomes = list(self.answers.outcomes(asks, Outcome(error="gave_up")))
         return make_records(self.samples, asks, outcomes, width=self.spec.num_classes, classes=self.classes)
-
-
-class _Worker:
-    """One thread that drives one model process after another."""
-
-    def __init__(self, run: _Run, ahead: Ahead[tuple[Ask, ...], tuple[NDArray[np.generic], NDArray[np.bool_]]]) -> None:
-        self._run = run
-        self._ahead = ahead
-        self._session: ModelSession | None = None
-        self._started = False
-
-    def run(self) -> None:
-        """Answer batches until there are none, or no restarts, left."""
-        try:
-            self._ready()
-            while not self._run.stopped and (taken := self._ahead.take()) is not None:
-                batch, (pixels, usable) = taken
-                for ask, fine in zip(batch, usable, strict=True):
-                    if not fine:
-                        self._run.record(ask, Outcome(error="undecodable", media_error=True))
-                self._answer([ask for ask, fine in zip(batch, usable, strict=True) if fine], pixels[usable])
-                self._run.keep(batch)
-                self._run.report()
-        except _GivenUp:
-            self._run.report()
-        finally:
-            if self._session is not None:
-                self._run.end_session(self._session)
-
-    def _answer(self, asks: Sequence[Ask], pixels: NDArray[np.generic]) -> None:
-        """Ask for one batch; when the model dies of it, ask one by one, so that only the guilty samples count."""
-        if not asks:
-            return
-        session = self._ready()
-        began = self._run.clock.monotonic()
-        try:
-            logits = session.infer(pixels)
-            if logits.shape != (len(asks), self._run.spec.num_classes):
-                raise ModelFailed("The model answered with another shape than declared.", code="bad_output")
-        except ModelFailed as error:
-            self._session = None
-            self._run.end_session(session)
-            if self._run.stopped:
-                raise _GivenUp from error
-            if len(asks) == 1:
-                self._run.record(asks[0], Outcome(error=error.error_code))
-                return
-            for k in range(len(asks)):
-                self._answer(asks[k : k + 1], pixels[k : k + 1])
-            return
-        self._run.batch_seconds.append((len(asks), self._run.clock.monotonic() - began))
-        for ask, row in zip(asks, logits, strict=True):
-            if np.isfinite(row).all():
-                self._run.record(ask, Outcome(logits=np.array(row, dtype=np.float32)))
-            else:
-                self._run.record(ask, Outcome(error="not_finite"))
-
-    def _ready(self) -> ModelSession:
-        if self._session is None:
-            self._session = self._run.start_session(again=self._started)
-            self._started = True
-        return self._session
 
 
 @runtime_checkable

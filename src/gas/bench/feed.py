@@ -16,12 +16,13 @@ from gas.media.target import Target
 from gas.sandbox.base import ModelSpec
 from gas.types import Modality
 
-__all__ = ["Ahead", "RoundMedia", "target_of"]
+__all__ = ["Ahead", "RoundMedia", "fitting_batch", "target_of"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _DTYPES = {Modality.IMAGE: "uint8", Modality.VIDEO: "uint8", Modality.AUDIO: "float32"}
+_BATCH_BYTES = 16 * 2**20
 _DIMENSIONS = {Modality.IMAGE: 3, Modality.VIDEO: 4, Modality.AUDIO: 1}
 
 
@@ -64,6 +65,15 @@ def target_of(spec: ModelSpec, modality: Modality) -> Target:
     return Target(modality, spec.input_shape, spec.input_dtype, spec.input_rate)
 
 
+def fitting_batch(most: int, spec: ModelSpec) -> int:
+    """Samples of a batch: at most ``most``, and no more than fill 16 MiB, so that clips don't take all the memory.
+
+    A batch of clips is a second's work as it is; larger ones only keep the model waiting for the first.
+    """
+    nbytes = int(np.prod(spec.input_shape)) * np.dtype(spec.input_dtype).itemsize
+    return max(1, min(most, _BATCH_BYTES // nbytes))
+
+
 class Ahead(Generic[T, R]):
     """Applies a function to items in threads, ahead of the threads that take the results.
 
@@ -83,6 +93,15 @@ class Ahead(Generic[T, R]):
         """The next item with its result; None at the end. An exception of the function is raised here."""
         with self._lock:
             if not self._pending:
+                return None
+            item, future = self._pending.popleft()
+            self._submit()
+        return item, future.result()
+
+    def take_ready(self, spare: int) -> tuple[T, R] | None:
+        """As :meth:`take`, but None instead of waiting, and when no more than ``spare`` items are left to take."""
+        with self._lock:
+            if len(self._pending) <= spare or not self._pending[0][1].done():
                 return None
             item, future = self._pending.popleft()
             self._submit()

@@ -1,8 +1,10 @@
 """What a run has learnt so far, batch by batch, so that a killed run goes on where it was.
 
 One line of JSON for each complete batch, appended in one write: a process that is killed leaves at most one torn line
-at the end, which is cut off. The order of a run depends on its secret nonce; the journal keeps that nonce, so that the
-rest of a resumed run is asked in the same company as it would have been. The file can be read by its owner only.
+at the end, which is cut off. After some thousand showings the lines become a Parquet file
+(:mod:`gas.bench.answer_parts`) and the journal begins anew, so that neither it nor what this process remembers grows
+with the plan. The order of a run depends on its secret nonce; the journal keeps that nonce, so that the rest of a
+resumed run is asked in the same company as it would have been. The file can be read by its owner only.
 """
 
 from __future__ import annotations
@@ -10,16 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import numpy as np
-
 from gas import __version__
+from gas.bench.answer_parts import PART_ROWS, AnswerParts
+from gas.bench.answer_rows import from_rows, to_rows
 from gas.bench.answers import Outcome
-from gas.bench.batches import Ask, Pass
+from gas.bench.batches import Ask
 from gas.bench.runs import RunConfig
 from gas.datasets.plan import Round
 from gas.errors import StorageError
@@ -59,8 +61,9 @@ class Journal:
 
     Attributes:
         path: The file.
+        parts: The answers that are no longer in the file.
         nonce: The run's secret.
-        outcomes: What was known when the journal was opened.
+        times: Showings and seconds of the batches that were timed, in all lives of the run.
         restarts: Restarts that the run has used.
         gave_up: Whether it ended by using them up.
 
@@ -73,18 +76,58 @@ class Journal:
         text = json.dumps(dict(identity), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.path = folder / f"answers-{digest[:16]}.journal"
+        self.parts = AnswerParts(folder / f"answers-{digest[:16]}")
         self.nonce, self.restarts, self.gave_up = nonce, 0, False
-        self.outcomes: dict[Ask, Outcome] = {}
-        header = {"format": _FORMAT, "identity": digest, "nonce": nonce}
+        self.times: list[tuple[int, float]] = []
+        self._lines: list[tuple[Ask, Outcome]] = []
+        self._outcomes: dict[Ask, Outcome] | None = None
+        self._timed = self._header_bytes = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             _lock(self._fd)
             os.ftruncate(self._fd, self._read(digest))
             if os.fstat(self._fd).st_size == 0:
-                self._write(header)
+                # Without the secret of their order, parts of an earlier life are of no use.
+                self.parts.remove()
+                self._write({"format": _FORMAT, "identity": digest, "nonce": nonce})
+                self._header_bytes = os.fstat(self._fd).st_size
+            self.restarts = max(self.restarts, self.parts.last_restarts())
         except OSError as error:
             raise _unwritable(error) from error
+
+    def read(self) -> Iterator[tuple[Ask, Outcome]]:
+        """What is known, one by one: the parts, then the lines of the file.
+
+        Raises:
+            StorageError: ``journal_unwritable``: a part can't be read.
+        """
+        try:
+            yield from self.parts.read()
+        except OSError as error:
+            raise _unwritable(error) from error
+        yield from self._lines
+
+    @property
+    def outcomes(self) -> dict[Ask, Outcome]:
+        """What is known, all at once and from now on in memory; a long run is better :meth:`read`."""
+        if self._outcomes is None:
+            self._outcomes = dict(self.read())
+        return self._outcomes
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is known."""
+        return bool(self._lines) or next(self.parts.read(), None) is not None
+
+    @property
+    def known(self) -> int:
+        """How many showings are known."""
+        return len({ask for ask, _ in self.read()})
+
+    def add_times(self, showings: int, seconds: float) -> None:
+        """Note how long a batch took; kept with the next answers, and never mixed with them."""
+        self.times.append((showings, seconds))
 
     def append(self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int, gave_up: bool = False) -> None:
         """Keep a complete batch.
@@ -97,28 +140,34 @@ class Journal:
         Raises:
             StorageError: ``journal_unwritable``.
         """
-        rows = [
-            [
-                ask.index,
-                ask.variant.value,
-                ask.again,
-                None if outcome.logits is None else outcome.logits.tolist(),
-                outcome.error,
-                outcome.media_error,
-            ]
-            for ask, outcome in answers
-        ]
+        line = {"restarts": restarts, "gave_up": gave_up, "answers": to_rows(answers)}
+        if self._timed < len(self.times):
+            line["times"] = self.times[self._timed :]
+            self._timed = len(self.times)
         try:
-            self._write({"restarts": restarts, "gave_up": gave_up, "answers": rows})
+            self._write(line)
+            self._lines += answers
+            if self._outcomes is not None:
+                self._outcomes.update(answers)
+            if len(self._lines) >= PART_ROWS and not gave_up:
+                self._make_part(restarts)
         except OSError as error:
             raise _unwritable(error) from error
+
+    def _make_part(self, restarts: int) -> None:
+        self.parts.write(self._lines, restarts=restarts)
+        # Killed before this, a run knows some answers twice, and they are the same; killed after it, it has lost times.
+        os.ftruncate(self._fd, self._header_bytes)
+        self._write({"restarts": restarts, "gave_up": False, "answers": [], "times": self.times})
+        self._lines.clear()
 
     def close(self) -> None:
         """Let go of the file and keep it."""
         os.close(self._fd)
 
     def remove(self) -> None:
-        """Delete the file: the run's result is safe elsewhere. Close it all the same."""
+        """Delete the file and its parts: the run's result is safe elsewhere. Close it all the same."""
+        self.parts.remove()
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -148,6 +197,8 @@ class Journal:
                 except (ValueError, KeyError, TypeError, IndexError):
                     break
                 good += len(line)
+                if number == 0:
+                    self._header_bytes = good
         return good
 
     def _take(self, number: int, value: Mapping[str, object], digest: str) -> None:
@@ -156,19 +207,17 @@ class Journal:
                 raise ValueError("the journal of another version")
             self.nonce = str(value["nonce"])
             return
-        rows = value["answers"]
-        if not isinstance(rows, list):
-            raise TypeError("no list of answers")
-        answers = {
-            Ask(int(index), Pass(variant), bool(again)): Outcome(
-                None if logits is None else np.array(logits, dtype=np.float32), error, bool(media_error)
-            )
-            for index, variant, again, logits, error, media_error in rows
-        }
+        answers = from_rows(value["answers"])
         restarts = value["restarts"]
         if not isinstance(restarts, int):
             raise TypeError("no number of restarts")
-        self.outcomes.update(answers)
+        times = value.get("times", [])
+        if not isinstance(times, list):
+            raise TypeError("no list of times")
+        found = [(int(showings), float(seconds)) for showings, seconds in times]
+        self._lines += answers.items()
+        self.times += found
+        self._timed = len(self.times)
         self.restarts, self.gave_up = restarts, bool(value["gave_up"])
 
 

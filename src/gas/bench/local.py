@@ -64,7 +64,7 @@ def evaluate_package(
     *,
     work: Path,
     pixels: Path,
-    journal: Journal,
+    journal: Journal | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     clock: Clock | None = None,
 ) -> tuple[RunResult, Mapping[str, str]]:
@@ -79,7 +79,7 @@ def evaluate_package(
         config: How; its nonce is the journal's.
         work: Folder for the unpacked package.
         pixels: Folder for decoded media; may be shared by runs.
-        journal: Keeps every complete batch.
+        journal: Keeps every complete batch; nothing does when left out.
         on_progress: As for :func:`gas.bench.engine.evaluate`.
         clock: Likewise.
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gas.bench.batches import Pass
 from gas.bench.records import SampleRecord
 from gas.datasets.plan import Round, check_shares
@@ -14,7 +17,7 @@ from gas.scoring.detection import DetectionMetrics, GroupRates, evaluate_detecti
 from gas.scoring.sn34 import ALPHA, BETA, ROBUST_WEIGHT, final_score, sample_weights
 from gas.types import Provenance, Sample, SampleStatus
 
-__all__ = ["RunMetrics", "SourceCount", "compute_metrics", "judgements"]
+__all__ = ["Decisions", "RunMetrics", "SourceCount", "clusters_of", "compute_metrics", "judgements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,49 @@ class SourceCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Decisions:
+    """Weighted confusion of the base pass's decisions, "fake" being the positive class.
+
+    Attributes:
+        tp: Weight of the fakes called fake.
+        fp: Weight of the real media called fake.
+        fn: Weight of the fakes called real.
+        tn: Weight of the real media called real.
+    """
+
+    tp: float
+    fp: float
+    fn: float
+    tn: float
+
+    @property
+    def precision(self) -> float | None:
+        """Share of fakes among what was called fake; None when nothing was."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp > 0 else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the fakes that was called fake (TPR); None without fakes."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn > 0 else None
+
+    @property
+    def specificity(self) -> float | None:
+        """Share of the real media that was called real (TNR); None without real media."""
+        return self.tn / (self.tn + self.fp) if self.tn + self.fp > 0 else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None when nothing is fake and nothing was called fake."""
+        weight = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / weight if weight > 0 else None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """JSON form: the four weights and the rates."""
+        rates = {name: getattr(self, name) for name in ("precision", "recall", "specificity", "f1")}
+        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, "tn": self.tn, **rates}
+
+
+@dataclass(frozen=True, slots=True)
 class RunMetrics:
     """Every figure of one run.
 
@@ -58,6 +104,8 @@ class RunMetrics:
         sources: Right answers for each source.
         model_errors: Model errors of both passes by code; each counts as a wrong answer.
         media_errors: Samples left out because their medium can't be decoded.
+        decisions: Confusion of the base pass, with the weights of the score.
+        clustered_by: What the interval draws: ``source``, or ``original`` where there are too few sources.
     """
 
     base: DetectionMetrics
@@ -67,6 +115,8 @@ class RunMetrics:
     sources: tuple[SourceCount, ...]
     model_errors: dict[str, int]
     media_errors: int
+    decisions: Decisions = Decisions(0.0, 0.0, 0.0, 0.0)
+    clustered_by: str = "source"
 
     def as_dict(self) -> dict[str, object]:
         """JSON form: the final score, both passes, rates by group, and errors."""
@@ -116,7 +166,30 @@ def compute_metrics(records: Iterable[SampleRecord], round_: Round) -> RunMetric
         sources=_sources(base_rows),
         model_errors=dict(sorted(errors.items())),
         media_errors=sum(record.status is SampleStatus.MEDIA_ERROR for _, record in base_rows),
+        decisions=_decisions(base_rows, round_),
+        clustered_by=clusters_of([sample for sample, record in base_rows if record.fake is not None])[1],
     )
+
+
+def clusters_of(samples: Sequence[Sample], least: int = 2) -> tuple[list[str], str]:
+    """What the bootstrap draws, one name a sample: sources, or originals where a class has too few sources.
+
+    Drawn from a single source a class, every draw would be the same set of samples, and any difference certain. By
+    originals the interval says how sure a figure is on these sources; on others nobody can say.
+
+    Args:
+        samples: That count.
+        least: Sources that each class must have for sources to be drawn.
+
+    Returns:
+        The names, and ``source`` or ``original``.
+    """
+    found: dict[bool, set[str]] = {}
+    for sample in samples:
+        found.setdefault(sample.media_type.is_fake, set()).add(sample.source)
+    if all(len(sources) >= least for sources in found.values()):
+        return [sample.source for sample in samples], "source"
+    return [sample.origin for sample in samples], "original"
 
 
 def judgements(records: Iterable[SampleRecord], round_: Round) -> list[tuple[str, bool]]:
@@ -153,14 +226,12 @@ def _checked(records: Iterable[SampleRecord], round_: Round) -> list[tuple[Sampl
 def _metrics(rows: Sequence[tuple[Sample, SampleRecord]], round_: Round) -> DetectionMetrics:
     counted = [(s, r.p_fake, r.fake) for s, r in rows if r.p_fake is not None and r.fake is not None]
     samples = [sample for sample, _, _ in counted]
-    table = round_.parameters.get("shares")
-    shares = {str(k): v for k, v in check_shares(table).items()} if isinstance(table, Mapping) else None
     return evaluate_detection(
         labels=[int(sample.media_type.is_fake) for sample in samples],
         p_fake=[p_fake for _, p_fake, _ in counted],
         decisions=[int(fake) for _, _, fake in counted],
-        weights=sample_weights([sample.provenance for sample in samples], shares),
-        sources=[sample.source for sample in samples],
+        weights=_weights(samples, round_),
+        sources=clusters_of(samples)[0],
         groups={
             "dataset": [sample.dataset for sample in samples],
             "source": [sample.source for sample in samples],
@@ -169,6 +240,25 @@ def _metrics(rows: Sequence[tuple[Sample, SampleRecord]], round_: Round) -> Dete
         seed=round_.seed,
         alpha=_number(round_.parameters, "alpha", ALPHA),
         beta=_number(round_.parameters, "beta", BETA),
+    )
+
+
+def _weights(samples: Sequence[Sample], round_: Round) -> NDArray[np.float64]:
+    table = round_.parameters.get("shares")
+    shares = {str(k): v for k, v in check_shares(table).items()} if isinstance(table, Mapping) else None
+    return sample_weights([sample.provenance for sample in samples], shares)
+
+
+def _decisions(rows: Sequence[tuple[Sample, SampleRecord]], round_: Round) -> Decisions:
+    counted = [(sample, record.fake) for sample, record in rows if record.fake is not None]
+    weights = _weights([sample for sample, _ in counted], round_)
+    truth = np.array([sample.media_type.is_fake for sample, _ in counted], dtype=np.bool_)
+    called = np.array([fake for _, fake in counted], dtype=np.bool_)
+    return Decisions(
+        tp=float(weights[truth & called].sum()),
+        fp=float(weights[~truth & called].sum()),
+        fn=float(weights[truth & ~called].sum()),
+        tn=float(weights[~truth & ~called].sum()),
     )
 
 

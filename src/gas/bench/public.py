@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,17 +24,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gas.bench.anywhere import evaluate_on
 from gas.bench.comparison import Comparison
 from gas.bench.comparison import compare as compare_records
+from gas.bench.executors.base import Executor
+from gas.bench.feed import fitting_batch
 from gas.bench.journal import Journal, run_identity
-from gas.bench.local import SetBlobs, evaluate_package, packed
+from gas.bench.levels import measure_levels
+from gas.bench.local import SetBlobs, packed
 from gas.bench.material import draw, fetch_sets, sets_of, store_of
 from gas.bench.metrics import RunMetrics, compute_metrics
-from gas.bench.records import SampleRecord, from_parquet, write_records
+from gas.bench.records import SampleRecord, from_parquet, write_records, write_times
 from gas.bench.report.single import write_single_report
 from gas.bench.results import RunFacts, make_results, read_results, write_results
 from gas.bench.runs import Progress, RunConfig
 from gas.bench.settings import BenchSettings
+from gas.bench.shards import ShardNews
 from gas.clock import Clock, SystemClock
 from gas.config import HomeSettings
 from gas.datasets.plan import Round
@@ -42,6 +48,8 @@ from gas.datasets.store import DataStore
 from gas.datasets.store_fetch import FetchProgress
 from gas.errors import ConfigurationError, StorageError
 from gas.sandbox import Limits, Tier, best_sandbox
+from gas.sandbox.gpu import choose_device, find_gpu, installed
+from gas.submissions.archive import unpack
 from gas.submissions.check import check
 from gas.submissions.fingerprint import file_sha256
 from gas.types import Modality
@@ -57,11 +65,15 @@ class Watch:
         on_fetch: Told while a data set is fetched.
         on_start: Told once, with the run's folder and the number of answers that it goes on from.
         on_progress: Told after each batch.
+        on_levels: Told after each batch of distorted media for the robustness curves.
+        on_shard: Told what happens to the shards of a run on a cluster.
     """
 
     on_fetch: Callable[[FetchProgress], None] | None = None
     on_start: Callable[[Path, int], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
+    on_levels: Callable[[Progress], None] | None = None
+    on_shard: Callable[[ShardNews], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class BenchRun:
     """A run that is done.
 
     Attributes:
-        folder: With ``results.json``, ``records.parquet``, ``plan.parquet`` and ``report.html``.
+        folder: With ``results.json``, ``records.parquet``, ``times.parquet``, ``plan.parquet`` and ``report.html``.
         results: Content of ``results.json``.
         records: One for each sample and pass, in canonical order.
         plan: That it ran on.
@@ -110,6 +122,7 @@ def run(
     watch: Watch | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
+    executor: Executor | None = None,
 ) -> BenchRun:
     """Benchmark a model in the sandbox on data sets of one's own.
 
@@ -120,6 +133,7 @@ def run(
         watch: Who wants to know how far it is.
         limits: What one model process may use; those of the arena when left out.
         clock: Source of wall-clock times; the system's when left out.
+        executor: An open connection to the cluster that the settings name, when several runs share one.
 
     Raises:
         gas.errors.PackageRejected: The static checks refuse the package.
@@ -128,7 +142,8 @@ def run(
         gas.errors.ModelFailed: The model can't be loaded; failures on samples are records.
         gas.errors.SandboxUnavailable: Nothing isolates on this machine.
         gas.errors.IntegrityError: A medium has changed since it was fetched; names its data set.
-        gas.errors.InfrastructureError: The data can't be fetched or the results not be written; what was done is kept.
+        gas.errors.InfrastructureError: The data can't be fetched or the results not be written, or the cluster doesn't
+            answer (``cluster_unreachable``) or has gone; what was done is kept.
     """
     settings, watch, clock = settings or BenchSettings(), watch or Watch(), clock or SystemClock()
     began, started = clock.time(), clock.monotonic()
@@ -137,6 +152,7 @@ def run(
         archive = packed(model, work)
         report = check(archive, modality=modality)
         checked = report.require()
+        device = choose_device(settings.device, checked.format, find_gpu(), installed())
         results_dir = _writable(settings.results_dir or HomeSettings().home / "results")
         weakest = Tier.PLAIN if settings.trust_model else Tier.NAMESPACES
         sandbox = best_sandbox(weakest)
@@ -147,40 +163,67 @@ def run(
         round_ = plan.to_round()
         sha256 = file_sha256(archive)
         config = RunConfig(
+            device=device,
+            decode_threads=_decoders(device),
             nonce=_nonce(sha256, round_),
-            batch_size=settings.batch_size,
+            batch_size=fitting_batch(settings.batch_size, checked.to_spec(work)),
             robustness_per_dataset=settings.robustness,
-            processes=settings.processes,
+            processes=settings.processes or (1 if device == "cuda" else None),
             limits=limits or Limits(),
             min_tier=weakest,
         )
         identity = run_identity(sha256, round_, config)
+        if device != "cpu":
+            # Another device gives other last digits.
+            identity["device"] = device
         run_id = f"{checked.name}-{plan.modality}-{plan.mode}-{_digest(identity)[:12]}"
         folder = results_dir / run_id
         with Journal(folder, identity, config.nonce) as journal:
-            if (folder / "results.json").exists() and not settings.again and not journal.outcomes:
+            if (folder / "results.json").exists() and not settings.again and not journal.begun:
                 with suppress(StorageError, ConfigurationError):
                     found = open_run(folder, settings)
                     journal.remove()
                     return found
             if watch.on_start:
-                watch.on_start(folder, len(journal.outcomes))
+                watch.on_start(folder, journal.known)
             write_plan(plan, folder / "plan.parquet")
-            result, reasons = evaluate_package(
+            blobs = SetBlobs(store.blobs.root, round_.samples)
+            result, reasons = evaluate_on(
+                settings.executor,
                 archive,
                 checked,
                 round_,
-                SetBlobs(store.blobs.root, round_.samples),
+                blobs,
                 sandbox,
                 config,
                 work=work,
                 pixels=store.folder.parent / "pixels",
                 journal=journal,
                 on_progress=watch.on_progress,
+                on_shard=watch.on_shard,
                 clock=clock,
+                executor=executor,
             )
             metrics = compute_metrics(result.records, round_)
             write_records(folder / "records.parquet", result.records)
+            write_times(folder / "times.parquet", result.batch_seconds)
+            package = work / "package"
+            if not package.exists():
+                # The shards were computed elsewhere; the few media of the curves are shown here.
+                unpack(archive, package)
+            curves = measure_levels(
+                checked.to_spec(package),
+                round_,
+                result.records,
+                blobs.get,
+                sandbox,
+                config,
+                package_sha256=sha256,
+                folder=folder,
+                classes=checked.classes,
+                on_progress=watch.on_levels,
+                clock=clock,
+            )
             facts = RunFacts(
                 run_id=run_id,
                 model_path=model,
@@ -192,6 +235,8 @@ def run(
                 metrics=metrics,
                 media_reasons=reasons,
                 revisions=_revisions(plan, store),
+                curves=curves,
+                device=device,
             )
             results = make_results(facts, plan, round_)
             write_single_report(folder / "report.html", results, result.records, metrics, round_, store.get)
@@ -209,6 +254,7 @@ def check_run(model: Path, modality: Modality | None = None, settings: BenchSett
     settings = settings or BenchSettings()
     with tempfile.TemporaryDirectory(prefix="gas-bench-") as name:
         checked = check(packed(model, Path(name)), modality=modality).require()
+    choose_device(settings.device, checked.format, find_gpu(), installed())
     sets_of(settings, checked.modality, store_of(settings))
 
 
@@ -275,6 +321,11 @@ def _nonce(sha256: str, round_: Round) -> str:
     It covers the model's own hash, so a model can't carry the order that it will be asked in.
     """
     return _digest({"order": sha256, "round": round_.round_id, "data": round_.data_hash})[:32]
+
+
+def _decoders(device: str) -> int:
+    """Threads that decode ahead: beside a card that computes, every core has time for it."""
+    return max(2, len(os.sched_getaffinity(0))) if device == "cuda" else 2
 
 
 def _writable(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from gas.bench.batches import Pass
 from gas.errors import StorageError
 from gas.types import SampleStatus
 
-__all__ = ["SampleRecord", "from_parquet", "records_sha256", "to_parquet", "write_records"]
+__all__ = ["SampleRecord", "from_parquet", "records_sha256", "to_parquet", "write_records", "write_times"]
 
 _SCHEMA = pa.schema(
     [
@@ -94,6 +94,28 @@ def write_records(path: Path, records: Sequence[SampleRecord]) -> str:
         gas.errors.StorageError: The file can't be written.
     """
     data = to_parquet(records)
+    _write(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_times(path: Path, batches: Sequence[tuple[int, float]]) -> None:
+    """Write how long the model had each batch: columns ``samples`` and ``seconds``, in the order of the answers.
+
+    Beside the records and never in them, because no two runs agree on it.
+
+    Raises:
+        gas.errors.StorageError: The file can't be written.
+    """
+    columns = {
+        "samples": pa.array([samples for samples, _ in batches], pa.int32()),
+        "seconds": pa.array([seconds for _, seconds in batches], pa.float64()),
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    _write(path, sink.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
     aside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +125,6 @@ def write_records(path: Path, records: Sequence[SampleRecord]) -> str:
         raise StorageError(
             f"The records could not be written ({error.strerror}).", code="records_unwritable"
         ) from error
-    return hashlib.sha256(data).hexdigest()
 
 
 def from_parquet(data: bytes) -> tuple[SampleRecord, ...]:

@@ -22,6 +22,7 @@ from gas.scoring.multiclass import multiclass_mcc
 from gas.types import MediaType, Sample, SampleStatus
 
 if TYPE_CHECKING:
+    from gas.bench.levels import RobustnessCurves
     from gas.bench.metrics import RunMetrics
     from gas.bench.runs import RunResult
     from gas.bench.settings import BenchSettings
@@ -55,6 +56,8 @@ class RunFacts:
         metrics: Of the run.
         media_reasons: Why media could not be decoded, by sample.
         revisions: Of each data set of the plan: source's revision and content hash.
+        curves: Scores on distorted media; None when they were not measured.
+        device: Where the model computed.
     """
 
     run_id: str
@@ -67,6 +70,8 @@ class RunFacts:
     metrics: RunMetrics
     media_reasons: Mapping[str, str]
     revisions: Mapping[str, Mapping[str, object]]
+    curves: RobustnessCurves | None = None
+    device: str = "cpu"
 
 
 def make_results(facts: RunFacts, plan: Plan, round_: Round) -> dict[str, object]:
@@ -110,16 +115,19 @@ def make_results(facts: RunFacts, plan: Plan, round_: Round) -> dict[str, object
             "binary_cross_entropy": base.log_loss,
             "sn34_score": base.sn34_score,
             "sn34_ci95": None if base.sn34_ci95 is None else list(base.sn34_ci95),
-            "sn34_ci95_sources": base.interval.clusters,
+            "sn34_ci95_clusters": base.interval.clusters,
+            "sn34_ci95_by": facts.metrics.clustered_by,
             "model_errors": tally.model_errors,
             "media_errors": tally.media_errors,
             "avg_inference_time_ms": mean,
             "p95_inference_time_ms": tail,
             **{name: getattr(base, name) for name in _METRICS},
+            "decisions": facts.metrics.decisions.as_dict(),
             "multiclass_mcc": _multiclass(rows, facts.check.package),
             "unscored": facts.metrics.unscored,
             "worst_group": facts.metrics.as_dict()["worst_group"],
             "robust": None if robust is None else robust.as_dict(),
+            "robustness_curves": None if facts.curves is None else facts.curves.as_dict(),
             "reasked": facts.result.reasked,
             "inconsistent": list(facts.result.inconsistent),
             "records_sha256": records_sha256(facts.result.records),
@@ -144,6 +152,7 @@ def make_results(facts: RunFacts, plan: Plan, round_: Round) -> dict[str, object
         "sandbox": {
             "tier": facts.result.tier.name.lower(),
             "executor": facts.settings.executor,
+            "device": facts.device,
             "batch_size": facts.settings.batch_size,
             "restarts": facts.result.restarts,
             "gave_up": facts.result.gave_up,

@@ -30,6 +30,7 @@ class RunConfig:
         max_restarts: Restarts of dead model processes in the whole run; then the rest counts as model errors.
         limits: What one model process may use.
         min_tier: Weakest isolation that is acceptable.
+        device: ``"cpu"`` or ``"cuda"``: where the model computes.
     """
 
     nonce: str
@@ -43,6 +44,7 @@ class RunConfig:
     max_restarts: int = 16
     limits: Limits = field(default_factory=Limits)
     min_tier: Tier = Tier.NAMESPACES
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse settings with which no run makes sense."""

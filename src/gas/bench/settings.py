@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gas.bench.executors.base import is_address
 from gas.errors import ConfigurationError
 
 __all__ = ["EXECUTORS", "MODES", "BenchSettings"]
 
-EXECUTORS: Final = ("local",)
-"""Where a run's shards can be computed."""
+EXECUTORS: Final = ("local", "ray")
+"""Where a run's shards can be computed, beside the address of a cluster: ``host:port`` or ``ray://host:port``."""
 
 MODES: Final = ("debug", "small", "full")
 """How much of the data a run takes: a few samples of every class, the size of the entrance exam, that of a round."""
@@ -33,10 +34,12 @@ class BenchSettings:
             arena has none.
         robustness: Samples of each data set that are asked again after the sharing chain; 0 for no such pass.
         seed: Of the draw of the samples, of their order and of the bootstrap; not negative.
-        executor: One of :data:`EXECUTORS`.
+        executor: One of :data:`EXECUTORS`, or the address of a Ray cluster. ``ray`` takes the cluster that
+            ``RAY_ADDRESS`` names, else the one that runs on this machine, else it starts a small one.
         processes: Model processes side by side; as many as cores when left out.
         trust_model: Go on where nothing isolates; for one's own model only.
         again: Run anew although the same run is done.
+        device: ``auto`` (a graphics card where there is one that the model can use), ``cpu`` or ``cuda``.
 
     Raises:
         ConfigurationError: ``unknown_mode``, ``unknown_executor`` (both say what there is), or a number out of range.
@@ -55,10 +58,11 @@ class BenchSettings:
     processes: int | None = None
     trust_model: bool = False
     again: bool = False
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         for value, known, what in ((self.mode, MODES, "mode"), (self.executor, EXECUTORS, "executor")):
-            if value not in known:
+            if value not in known and not (what == "executor" and is_address(value)):
                 raise ConfigurationError(
                     f"There is no {what} {value[:80]!r}.",
                     code=f"unknown_{what}",

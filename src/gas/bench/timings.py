@@ -22,6 +22,7 @@ class Timings:
         start_cpu_seconds: Processor time of starting the model processes.
         showings: Answers that were asked for.
         cores: Cores that this process may use.
+        ahead_cpu_seconds: Processor time of decoding before the first model was ready; part of ``cpu_seconds``.
     """
 
     wall_seconds: float
@@ -30,6 +31,7 @@ class Timings:
     start_cpu_seconds: float
     showings: int
     cores: int
+    ahead_cpu_seconds: float = 0.0
 
     @property
     def samples_per_second(self) -> float:
@@ -51,6 +53,7 @@ class Timings:
             "start_cpu_seconds": self.start_cpu_seconds,
             "showings": self.showings,
             "cores": self.cores,
+            "ahead_cpu_seconds": self.ahead_cpu_seconds,
             "samples_per_second": self.samples_per_second,
             "limit_samples_per_second": self.limit_samples_per_second,
         }

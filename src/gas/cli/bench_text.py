@@ -34,19 +34,20 @@ _FEW_SOURCES: Final = 10
 
 
 @contextmanager
-def answer_bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
+def answer_bar(shown: bool, what: str = "answers") -> Iterator[Callable[[Progress], None]]:
     """A bar with rate, running score and the time that is left, on the error stream: the result has the other alone."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
     columns = (
+        TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Bars(*columns, console=Console(file=sys.stderr), disable=not shown) as bars:
-        task = bars.add_task("", total=None, note="")
+        task = bars.add_task(what, total=None, note="")
 
         def report(now: Progress) -> None:
             bars.update(task, completed=now.done, total=now.total, note=_note(now))
@@ -72,11 +73,11 @@ def print_metrics(title: str, metrics: RunMetrics) -> None:
     else:
         interval = metrics.base.sn34_ci95
         clusters = metrics.base.interval.clusters
+        drawn = f"{clusters:,} {metrics.clustered_by}s"
         few = ", too few to say much" if clusters < _FEW_SOURCES else ""
+        few = few or (", as there are too few sources" if metrics.clustered_by != "source" else "")
         between = (
-            f" (base pass: 95 % between {interval[0]:.4f} and {interval[1]:.4f} by {clusters:,} sources{few})"
-            if interval
-            else ""
+            f" (base pass: 95 % between {interval[0]:.4f} and {interval[1]:.4f} by {drawn}{few})" if interval else ""
         )
         console.print(f"Final score [bold]{metrics.final:.4f}[/bold]{between}")
     worst = metrics.base.worst_group

@@ -66,10 +66,12 @@ def comparison_sentence(first: str, second: str, found: Comparison) -> str:
         return f"{first} and {second}: unscored, a class is missing"
     text = f"{first} {base.first:.4f}, {second} {base.second:.4f} (base pass): "
     if base.low is None or base.high is None or base.better is None:
-        return f"{text}one source only, so nobody can say how sure the difference of {base.difference:+.4f} is"
+        alone = f"one {found.clustered_by} only"
+        return f"{text}{alone}, so nobody can say how sure the difference of {base.difference:+.4f} is"
     winner = {"first": f"{first} is better", "second": f"{second} is better", "undecided": "undecided"}[found.verdict]
     return (
         f"{text}{winner}; difference {base.difference:+.4f}, 95 % between {base.low:+.4f} and {base.high:+.4f}; "
-        f"{first} ahead in {base.better:.1%} of the draws of {base.clusters} sources; only {first} right on "
+        f"{first} ahead in {base.better:.1%} of the draws of {base.clusters} {found.clustered_by}s; "
+        f"only {first} right on "
         f"{found.only_first}, only {second} on {found.only_second} of {found.samples} samples"
     )

@@ -11,21 +11,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gas.cli.bench_text import answer_bar, print_metrics, print_troubles
-from gas.errors import ConfigurationError
+from gas.errors import ConfigurationError, GasError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gas.bench.public import BenchRun, Watch
+    from gas.bench.runs import Progress
+    from gas.bench.settings import BenchSettings
+    from gas.bench.shards import ShardNews
     from gas.datasets.store_fetch import FetchProgress
+    from gas.types import Modality
 
 __all__ = ["run_command"]
 
 
 def run_command(
-    image_model: Annotated[Path | None, typer.Option(help="Zip, folder or .onnx file of a model of images.")] = None,
-    video_model: Annotated[Path | None, typer.Option(help="The same for videos.")] = None,
-    audio_model: Annotated[Path | None, typer.Option(help="The same for sounds.")] = None,
+    image_model: Annotated[
+        list[Path] | None, typer.Option(help="Zip, folder or .onnx file of a model of images; may be given again.")
+    ] = None,
+    video_model: Annotated[list[Path] | None, typer.Option(help="The same for videos.")] = None,
+    audio_model: Annotated[list[Path] | None, typer.Option(help="The same for sounds.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="A few samples of every class.")] = False,
     small: Annotated[bool, typer.Option("--small", help="As many as the entrance exam takes; the default.")] = False,
     full: Annotated[bool, typer.Option("--full", help="As many as a round takes.")] = False,
@@ -50,25 +56,34 @@ def run_command(
         int, typer.Option(min=0, help="Samples a data set that are asked again after the sharing chain.")
     ] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, the order and the bootstrap.")] = 0,
-    executor: Annotated[str, typer.Option(help="Where the run is computed: local.")] = "local",
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where the run is computed: local, ray, or a cluster's address (host:port, ray://host:port)."
+        ),
+    ] = "local",
     processes: Annotated[int | None, typer.Option(min=1, help="Model processes; as many as cores by default.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the model computes: auto (a graphics card where there is one), cpu or cuda.")
+    ] = "auto",
     trust_model: Annotated[
         bool, typer.Option("--trust-model", help="Your own model only: go on where nothing isolates.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Run anew although the same run is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Benchmark a model in the sandbox on data sets of your own; several modalities run one after another.
+    """Benchmark a model in the sandbox on data sets of your own; several models run one after another.
 
     Missing data are fetched, a plan is drawn by content and seed, and the run's folder gets results.json,
-    records.parquet, plan.parquet and report.html. Killed, the same command goes on where it was.
+    records.parquet, plan.parquet and report.html. Killed, the same command goes on where it was. On a cluster, several
+    models of one modality run side by side.
     """
     from gas.bench.public import check_run, run
     from gas.bench.settings import BenchSettings
     from gas.types import Modality
 
     models = {Modality.IMAGE: image_model, Modality.VIDEO: video_model, Modality.AUDIO: audio_model}
-    asked = [(modality, model) for modality, model in models.items() if model is not None]
+    asked = [(modality, model) for modality, some in models.items() for model in some or ()]
     modes = [name for name, wanted in (("debug", debug), ("small", small), ("full", full)) if wanted]
     if not asked:
         raise ConfigurationError(
@@ -90,23 +105,66 @@ def run_command(
         processes=processes,
         trust_model=trust_model,
         again=again,
+        device=device,
     )
     if len(asked) > 1:
         for modality, model in asked:
             check_run(model, modality, settings)
-    done = []
-    for modality, model in asked:
-        try:
-            with _watched(not as_json) as watch:
-                found = run(model, modality, settings, watch=watch)
-        except KeyboardInterrupt:
-            typer.echo("gasbench: interrupted; the same command goes on where it was.", err=True)
-            raise
-        done.append(found.results)
-        if not as_json:
-            _show(found)
+    done: list[BenchRun] = []
+    failed: list[dict[str, str]] = []
+    try:
+        for modality in dict.fromkeys(modality for modality, _ in asked):
+            some = [model for kind, model in asked if kind is modality]
+            if settings.executor != "local" and len(some) > 1:
+                for model, one in zip(some, _side_by_side(some, modality, settings, not as_json), strict=True):
+                    if isinstance(one, GasError):
+                        failed.append({"model_path": str(model), **one.as_dict()})
+                        typer.echo(f"gasbench: {model.name}: {one}", err=True)
+                    else:
+                        done.append(one)
+                        _show(one, not as_json)
+                continue
+            for model in some:
+                with _watched(not as_json) as watch:
+                    done.append(run(model, modality, settings, watch=watch))
+                _show(done[-1], not as_json)
+    except KeyboardInterrupt:
+        typer.echo("gasbench: interrupted; the same command goes on where it was.", err=True)
+        raise
     if as_json:
-        typer.echo(json.dumps({"runs": done}, allow_nan=False))
+        runs = {"runs": [one.results for one in done]}
+        typer.echo(json.dumps({**runs, "failed": failed} if failed else runs, allow_nan=False))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _side_by_side(
+    models: list[Path], modality: Modality, settings: BenchSettings, shown: bool
+) -> tuple[BenchRun | GasError, ...]:
+    """Several models on a cluster; a line for what matters, as many bars would say nothing."""
+    from gas.bench.many import run_many
+    from gas.bench.public import Watch
+
+    def watch(model: Path) -> Watch:
+        def on_start(folder: Path, known: int) -> None:
+            if shown:
+                typer.echo(
+                    f"{model.name}: {folder}" + (f", going on after {known:,} answers" if known else ""), err=True
+                )
+
+        return Watch(on_start=on_start, on_shard=lambda news: _tell_shard(news, shown, f"{model.name}: "))
+
+    return run_many(models, modality, settings, watch=watch)
+
+
+def _tell_shard(news: ShardNews, shown: bool, about: str = "") -> None:
+    """What a person wants to know of the shards: those whose machine is lost."""
+    if shown and news.what == "lost":
+        where = f" ({news.machine})" if news.machine else ""
+        typer.echo(
+            f"{about}Shard {news.number + 1} of {news.shards} has lost its machine{where}; it goes on elsewhere.",
+            err=True,
+        )
 
 
 @contextmanager
@@ -120,6 +178,7 @@ def _watched(shown: bool) -> Iterator[Watch]:
     with ExitStack() as stack:
         fetching: dict[str, Callable[[FetchProgress], None] | None] = {}
         answers: list[Callable[..., None]] = []
+        levels: list[Callable[..., None]] = []
         bars = ExitStack()
         stack.callback(bars.close)
 
@@ -138,10 +197,18 @@ def _watched(shown: bool) -> Iterator[Watch]:
                 typer.echo(f"Run folder: {folder}{going_on}", err=True)
             answers.append(bars.enter_context(answer_bar(shown)))
 
-        yield Watch(on_fetch, on_start, lambda now: answers[0](now))
+        def on_levels(now: Progress) -> None:
+            if not levels:
+                bars.close()
+                levels.append(bars.enter_context(answer_bar(shown, "curves")))
+            levels[0](now)
+
+        yield Watch(on_fetch, on_start, lambda now: answers[0](now), on_levels, lambda news: _tell_shard(news, shown))
 
 
-def _show(found: BenchRun) -> None:
+def _show(found: BenchRun, shown: bool) -> None:
+    if not shown:
+        return
     if not found.fresh:
         typer.echo("This run is done already; --again asks the model anew.", err=True)
     results = found.results
@@ -158,4 +225,8 @@ def _show(found: BenchRun) -> None:
     mean, tail = figures["avg_inference_time_ms"], figures["p95_inference_time_ms"]
     if mean is not None:
         typer.echo(f"{mean:.2f} ms a sample in the model, 95 % of them below {tail:.2f} ms")
+    curves = figures.get("robustness_curves")
+    if curves:
+        scores = ", ".join("-" if point["sn34"] is None else f"{point['sn34']:.3f}" for point in curves["levels"])
+        typer.echo(f"sn34 by level of distortion, 0 to 3: {scores} ({curves['samples']} samples)")
     typer.echo(f"Report: {found.folder / 'report.html'}")

@@ -15,8 +15,9 @@ from gas.types import MediaType, Modality, Sample
 
 if TYPE_CHECKING:
     from gas.datasets.plan_file import Plan
+    from gas.datasets.store import DataStore
 
-__all__ = ["FrozenPlan", "NormalOptions", "freeze_plan", "normalise"]
+__all__ = ["FrozenPlan", "NormalOptions", "freeze_plan", "normalise", "poorest_rate"]
 
 _T = TypeVar("_T")
 
@@ -159,6 +160,20 @@ def freeze_plan(
         raise ConfigurationError("All media of one class were rejected.", code="one_class")
     own: dict[str, object] = {"normalisation": _STEPS[plan.modality](), **({"masks": masks} if masks else {})}
     return FrozenPlan(plan.to_round({**(parameters or {}), **own}, media=media), media, rejected)
+
+
+def poorest_rate(plan: Plan, store: DataStore) -> int:
+    """Lowest sample rate among a plan's sounds, within what the normalisation can take; Hz."""
+    import pyarrow.compute as pc
+
+    from gas.datasets.normalise_audio import MIN_SOURCE_RATE, SOUND_RATE
+
+    lowest = float(SOUND_RATE)
+    for name in pc.unique(plan.table["dataset"]).to_pylist() if plan.modality is Modality.AUDIO else ():
+        rows = store.table(name, ["sha256", "rate"])
+        rates = rows.filter(pc.is_in(rows["sha256"], value_set=plan.table["sample_id"].combine_chunks()))["rate"]
+        lowest = min(lowest, pc.min(rates.filter(pc.greater_equal(rates, MIN_SOURCE_RATE))).as_py() or lowest)
+    return int(lowest)
 
 
 def _mapped(

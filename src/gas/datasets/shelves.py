@@ -116,13 +116,15 @@ class RoundShelves:
             StorageError: A sample is not of the round, its blob is missing or damaged, or the cache can't be opened.
         """
         shelf = self._shelf(target, robust)
-        out = np.zeros((len(sample_ids), *target.shape), target.dtype)
+        out = np.empty((len(sample_ids), *target.shape), target.dtype)
         usable = np.ones(len(sample_ids), np.bool_)
         for k, sample_id in enumerate(sample_ids):
             slot = self._slots.get(sample_id)
             if slot is None:
                 raise StorageError("The sample is not of this round.", code="sample_unknown")
             usable[k] = shelf.read(slot, out[k]) or self._make(sample_id, slot, shelf, out[k])
+            if not usable[k]:
+                out[k] = 0
         return out, usable
 
     def close(self) -> None:
@@ -211,6 +213,7 @@ class _Shelf:
         self.target, self.robust = target, robust
         self._capacity = capacity
         self._path = path
+        self._written = False
         with contextlib.ExitStack() as opened:
             self._slots = _open_shared(path.with_suffix(".slots"))
             opened.callback(os.close, self._slots)
@@ -235,6 +238,7 @@ class _Shelf:
 
     def write(self, slot: int, pixels: NDArray[np.generic] | None) -> None:
         """Fill a slot, or mark it as undecodable."""
+        self._written = True
         if pixels is None:
             os.pwrite(self._flags, _BAD, slot)
             return
@@ -250,8 +254,9 @@ class _Shelf:
         with contextlib.suppress(OSError):
             # Only the last one to leave knows that nothing more will be written.
             fcntl.flock(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fsync(self._slots)
-            os.fsync(self._flags)
+            if self._written or not self._was_sealed:
+                os.fsync(self._slots)
+                os.fsync(self._flags)
             self._seal(_SEALED)
         os.close(self._slots)
         os.close(self._flags)
@@ -265,6 +270,7 @@ class _Shelf:
             seal = ""
         if seal not in (boot, _SEALED):
             os.ftruncate(self._flags, 0)
+        self._was_sealed = seal == _SEALED
         self._seal(boot)
 
     def _seal(self, value: str) -> None:

@@ -27,7 +27,8 @@ What it does not cover
     * A moment's flood of empty files in ``/tmp``: their number is looked at a few times a second, the kernel limits
       only their size.
     * Libraries in the model's own package can be loaded; they run under the same restrictions.
-    * GPUs: device nodes are not handed in. The driver's interface is a large surface, and would be a tier of its own.
+    * Graphics cards, where a run asks for one (:mod:`gas.sandbox.gpu`): the driver's interface is a large surface, and
+      memory on the card is not limited. Otherwise no device node is handed in.
     * Tier ``PLAIN`` covers crashes, hangs and memory, not malice: it is for one's own model.
 
 Public names are re-exported here; :mod:`gas.sandbox.base` holds the seam.

@@ -35,7 +35,8 @@ class Limits:
     """What a submitted model may use.
 
     Attributes:
-        memory_bytes: Address space or group memory of the whole tree.
+        memory_bytes: Address space or group memory of the whole tree. On a graphics card, whose driver reserves address
+            space by the hundred GiB, it limits what is written to instead; memory on the card is not limited.
         cpu_seconds: Processor time of a process.
         processes: Threads and processes of the tree.
         file_bytes: Largest file it may write.
@@ -76,6 +77,7 @@ class ModelSpec:
         dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: autocast of safetensors models.
         params: Further keyword arguments for ``load_model``; plain JSON values.
         input_rate: Frames a second at which a video is sampled (None: the first consecutive frames); Hz of sound.
+        device: ``"cpu"`` or ``"cuda"``: where the model computes.
     """
 
     folder: Path
@@ -88,6 +90,7 @@ class ModelSpec:
     dtype: str = "float32"
     params: dict[str, object] = field(default_factory=dict)
     input_rate: float | None = None
+    device: str = "cpu"
 
 
 class ModelSession(Protocol):

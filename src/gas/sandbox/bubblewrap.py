@@ -29,6 +29,7 @@ from pathlib import Path
 
 from gas.errors import SandboxUnavailable
 from gas.sandbox.base import DEFAULT_LIMITS, Limits, ModelSpec, Tier
+from gas.sandbox.gpu import GPU_FOLDER, GpuAccess, find_gpu, gpu_words
 from gas.sandbox.inside.filters import first_filter
 from gas.sandbox.memory import sealed_file
 from gas.sandbox.runtime import BOOT, RUNNER, Bind, Runtime, child_environment, find_runtime
@@ -40,6 +41,7 @@ __all__ = ["BubblewrapSandbox", "find_bubblewrap"]
 _MODEL = "/model"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems")
+_GPU_FACTS = ("/proc/driver/nvidia", "/proc/devices")
 _READ = ("/usr", "/lib", "/lib64", "/etc", "/python", RUNNER, _MODEL, *_FACTS, *_DEVICES)
 _WRITE = ("/tmp", "/dev/shm", "/dev/null")  # noqa: S108 - private ones
 
@@ -173,18 +175,22 @@ class BubblewrapSandbox:
             gas.errors.SandboxUnavailable: The isolation could not be set up.
         """
         as_root = os.geteuid() == 0
+        gpu = find_gpu() if spec.device == "cuda" else None
+        if spec.device == "cuda" and gpu is None:
+            raise SandboxUnavailable("There is no graphics card that could be handed in.", hint="Name the device cpu.")
         confinement = Confinement(
             strict=True,
             model_folder=_MODEL,
             site_folders=self._runtime.site_folders,
             uid=_private_uid() if as_root else None,
-            read=(*_READ, *self._runtime.site_folders),
+            read=(*_READ, *self._runtime.site_folders, *((GPU_FOLDER, *_GPU_FACTS) if gpu else ())),
             write=_WRITE,
+            devices=gpu.devices if gpu else (),
         )
         package = _package(spec.folder, other_user=as_root)
 
         def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
-            command = _Command(self._executable, self._runtime, package.binds, as_root=as_root)
+            command = _Command(self._executable, self._runtime, package.binds, as_root=as_root, gpu=gpu)
             return command.start(pipes, descriptors, settings, deadline, limits=limits, threads=threads)
 
         try:
@@ -204,6 +210,7 @@ class _Command:
     runtime: Runtime
     package: list[Bind]
     as_root: bool
+    gpu: GpuAccess | None = None
 
     def arguments(self, limits: Limits, threads: int) -> list[str]:
         """Everything but the descriptors."""
@@ -214,8 +221,10 @@ class _Command:
         else:
             words += ["--unshare-all", "--cap-drop", "ALL"]
         environment = child_environment(threads)
-        if self.runtime.library_path:
-            environment["LD_LIBRARY_PATH"] = self.runtime.library_path
+        folders = [GPU_FOLDER] if self.gpu else []
+        folders += [self.runtime.library_path] if self.runtime.library_path else []
+        if folders:
+            environment["LD_LIBRARY_PATH"] = ":".join(folders)
         for name, value in environment.items():
             words += ["--setenv", name, value]
         binds = [*self.runtime.binds, *self.package]
@@ -230,6 +239,7 @@ class _Command:
             words += ["--tmpfs", folder, "--remount-ro", folder]
         size = str(limits.tmp_bytes)
         words += ["--proc", "/proc", "--dev", "/dev"]
+        words += gpu_words(self.gpu) if self.gpu else []
         words += ["--size", size, "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
         words += ["--size", size, "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
         words += ["--remount-ro", "/dev", "--remount-ro", "/"]
@@ -251,7 +261,7 @@ class _Command:
             gas.errors.SandboxUnavailable: bubblewrap refuses.
         """
         with contextlib.ExitStack() as stack:
-            seccomp = sealed_file("filter", first_filter())
+            seccomp = sealed_file("filter", first_filter(gpu=self.gpu is not None))
             stack.callback(os.close, seccomp)
             info, info_inside = os.pipe2(os.O_CLOEXEC)
             stack.callback(os.close, info)

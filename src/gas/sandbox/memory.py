@@ -53,13 +53,15 @@ class InputMemory:
     its uid; without SHRINK a model could cut the file and kill the parent by SIGBUS.
 
     Args:
-        size: Bytes; at least 1.
+        slot_bytes: Size of one batch's place; at least 1.
+        slots: Number of places.
 
     Raises:
         gas.errors.SandboxUnavailable: The kernel refuses.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, slot_bytes: int, slots: int = 1) -> None:
+        size = slot_bytes * slots
         try:
             descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -77,21 +79,23 @@ class InputMemory:
                 os.close(descriptor)
         except OSError as error:
             raise SandboxUnavailable(f"The kernel gives no shared memory: {error.strerror}.") from error
-        self.size = size
+        self.size, self._slot_bytes = size, slot_bytes
         self._bytes: NDArray[np.uint8] | None = np.frombuffer(self._map, dtype=np.uint8)
 
-    def write(self, batch: NDArray[np.generic]) -> None:
-        """Copy a batch to the start of the memory.
+    def write(self, batch: NDArray[np.generic], slot: int = 0) -> None:
+        """Copy a batch to the start of a place.
 
         Args:
-            batch: Any shape and dtype, at most ``size`` bytes.
+            batch: Any shape and dtype, at most ``slot_bytes`` bytes.
+            slot: Number of the place, from 0.
 
         Raises:
             ValueError: It is too large, or the memory is closed.
         """
-        if self._bytes is None or batch.nbytes > self.size:
+        start = slot * self._slot_bytes
+        if self._bytes is None or batch.nbytes > self._slot_bytes or not 0 <= start < self.size:
             raise ValueError("The batch does not fit into the session's memory.")
-        target = self._bytes[: batch.nbytes].view(batch.dtype).reshape(batch.shape)
+        target = self._bytes[start : start + batch.nbytes].view(batch.dtype).reshape(batch.shape)
         np.copyto(target, batch)
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ def best_sandbox(minimum: Tier, found: Probe | None = None) -> Sandbox:
     return PlainSandbox()
 
 
-_OF_PROGRAMS: Final = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"})
+_OF_PROGRAMS: Final = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "LD_LIBRARY_PATH"})
 """Variables that bubblewrap or an interpreter sets by itself: finding one inside says nothing."""
 
 

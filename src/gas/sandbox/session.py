@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
@@ -44,6 +45,7 @@ class Confinement:
         read: Paths that Landlock leaves readable.
         write: Paths that Landlock leaves writable.
         limit_processes: Whether the limit on processes counts this tree alone.
+        devices: Device files of a graphics card.
     """
 
     strict: bool
@@ -54,6 +56,7 @@ class Confinement:
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     limit_processes: bool = True
+    devices: tuple[str, ...] = ()
 
 
 Launcher = Callable[[Pipes, tuple[int, ...], int, float], Tree]
@@ -73,7 +76,8 @@ def _settings(
     selfcheck: dict[str, object] | None,
 ) -> bytes:
     resources = {
-        "AS": limits.memory_bytes,
+        # The driver of a card reserves address space by the hundred GiB; what is written to is counted then.
+        "DATA" if spec.device == "cuda" else "AS": limits.memory_bytes,
         "CPU": limits.cpu_seconds,
         "FSIZE": limits.file_bytes,
         "NOFILE": limits.open_files,
@@ -94,6 +98,7 @@ def _settings(
                 "limits": resources,
                 "read": confinement.read,
                 "write": confinement.write,
+                "devices": confinement.devices,
                 "sys_path": confinement.site_folders,
                 "model_folder": confinement.model_folder,
                 "format": spec.format,
@@ -103,6 +108,7 @@ def _settings(
                 "input_dtype": spec.input_dtype,
                 "num_classes": spec.num_classes,
                 "dtype": spec.dtype,
+                "device": spec.device,
                 "params": spec.params,
                 "batch_size": batch_size,
                 "threads": threads,
@@ -144,7 +150,7 @@ def open_session(
     sample_bytes = math.prod(spec.input_shape) * np.dtype(spec.input_dtype).itemsize
     with contextlib.ExitStack() as undo:
         try:
-            memory = InputMemory(batch_size * sample_bytes)
+            memory = InputMemory(batch_size * sample_bytes, wire.SLOTS)
             undo.callback(memory.close)
             pipes = Pipes()
             undo.callback(pipes.close)
@@ -209,6 +215,9 @@ class Session:
         self._limits = limits
         self._nonce = nonce
         self._closed = False
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._slot = 0
+        self._since = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +234,7 @@ class Session:
         """Kill the tree and free shared memory; may be called twice."""
         if not self._closed:
             self._closed = True
+            self._waiting.clear()
             self._tree.kill()
             self._memory.close()
 
@@ -255,18 +265,32 @@ class Session:
             raise SandboxUnavailable("The self-check did not finish.", hint=self._tree.tail or None) from error
 
     def infer(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Run the model on one batch.
+        """Run the model on one batch: :meth:`submit`, then :meth:`collect`; nothing else may be waiting.
+
+        Raises:
+            gas.errors.ModelFailed, gas.errors.SandboxUnavailable, ValueError: As these two.
+        """
+        if self._waiting:
+            raise ValueError("Batches that were submitted have to be collected first.")
+        self.submit(batch)
+        return self.collect()
+
+    @property
+    def capacity(self) -> int:
+        """How many batches may wait for their answers at the same time."""
+        return wire.SLOTS
+
+    def submit(self, batch: NDArray[np.generic]) -> None:
+        """Hand a batch over; the model computes it as soon as it is done with the one before.
 
         Args:
             batch: Shape (n, *input_shape), dtype ``input_dtype``; 1 <= n <= the session's batch size.
 
-        Returns:
-            Logits, shape (n, num_classes), float32, as the model gave them: NaN and infinities included.
-
         Raises:
-            gas.errors.ModelFailed: Crash, time-out, out of memory, wrong shape, broken protocol.
+            gas.errors.ModelFailed: The model is dead, or said something that nobody had asked for. The oldest batch
+                that waits (this one when there is none) may be what it died of.
             gas.errors.SandboxUnavailable: Our own machinery broke, or the session is closed.
-            ValueError: The batch has another shape or dtype than agreed.
+            ValueError: The batch has another shape or dtype than agreed, or :attr:`capacity` batches wait.
         """
         if self._closed:
             raise SandboxUnavailable("The session is closed.")
@@ -278,22 +302,51 @@ class Session:
             )
         if not 1 <= samples <= self._batch_size:
             raise ValueError(f"A batch must have 1 to {self._batch_size} samples; this one has {samples}.")
-        if self._tree.has_unread_answers():
+        if len(self._waiting) == wire.SLOTS:
+            raise ValueError(f"No more than {wire.SLOTS} batches can wait.")
+        # While a batch waits, its answer may lie there; whatever is too much of it then has the next one's nonce wrong.
+        if not self._waiting and self._tree.has_unread_answers():
             raise self._failed("The model's process sent data that nobody had asked for.", "protocol")
-        self._memory.write(batch)
+        self._memory.write(batch, self._slot)
         nonce = secrets.randbits(64)
-        seconds = self._limits.batch_seconds
-        deadline = time.monotonic() + seconds
+        now = time.monotonic()
         try:
-            self._tree.send(wire.REQUEST.pack(wire.RUN, samples, nonce), deadline)
+            request = wire.REQUEST.pack(wire.RUN, samples, nonce, self._slot)
+            self._tree.send(request, now + self._limits.batch_seconds)
         except Late as error:
             raise self._failed("The model did not take the batch in time.", "timeout") from error
         except Overdrawn as error:
             raise self._failed(str(error), "out_of_memory") from error
         except Ended as error:
             raise self._ended("crashed") from error
+        if not self._waiting:
+            self._since = now
+        self._waiting.append((nonce, samples))
+        self._slot = (self._slot + 1) % wire.SLOTS
+
+    def collect(self) -> NDArray[np.float32]:
+        """Wait for the answer to the oldest batch that was submitted.
+
+        Its time runs from the moment at which the model could begin with it.
+
+        Returns:
+            Logits, shape (n, num_classes), float32, as the model gave them: NaN and infinities included.
+
+        Raises:
+            gas.errors.ModelFailed: Crash, time-out, out of memory, wrong shape, broken protocol.
+            gas.errors.SandboxUnavailable: Our own machinery broke, or the session is closed.
+            ValueError: Nothing was submitted.
+        """
+        if self._closed:
+            raise SandboxUnavailable("The session is closed.")
+        if not self._waiting:
+            raise ValueError("No batch was submitted.")
+        nonce, samples = self._waiting[0]
+        seconds = self._limits.batch_seconds
         size = samples * self._spec.num_classes * 4
-        payload = self._answer(nonce, wire.LOGITS, size, seconds, deadline, failing="crashed")
+        payload = self._answer(nonce, wire.LOGITS, size, seconds, self._since + seconds, failing="crashed")
+        self._waiting.popleft()
+        self._since = time.monotonic()
         logits = np.frombuffer(payload, dtype=np.float32).reshape(samples, self._spec.num_classes)
         return logits.copy()
 

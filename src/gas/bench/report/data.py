@@ -148,12 +148,14 @@ class Picture:
         source: Package or generator it comes from.
         kind: ``"real"``, ``"synthetic"`` or ``"semisynthetic"``.
         p_fake: (detector, probability of fake) pairs.
+        sample_id: Hex SHA-256 of the medium, where the page names it.
     """
 
     jpeg: bytes
     source: str
     kind: str
     p_fake: tuple[tuple[str, float], ...]
+    sample_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = ["det_chart", "histogram_chart", "rate_chart", "wilson_interval"]
 _LEFT, _TOP, _SIDE, _RIGHT, _BOTTOM = 58, 14, 320, 16, 50
 _RATES: Final = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _LOWEST, _HIGHEST = _RATES[0], _RATES[-1]
+_FIRST, _LAST = 1e-6, 1 - 1e-6
 _DEVIATE: Final = NormalDist().inv_cdf
 _Z95: Final = 1.959963984540054
 
@@ -56,10 +57,12 @@ def det_chart(points: Sequence[tuple[float, float]]) -> str:
         f'<text class="axis" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
         "Misses: fake called real</text>"
     )
-    path = " ".join(
-        f"{round(_LEFT + _place(fpr), 1)},{round(_TOP + _SIDE - _place(1 - tpr), 1)}" for fpr, tpr in points
+    path = " ".join(f"{round(_place(fpr), 1)},{round(_SIDE - _place(1 - tpr), 1)}" for fpr, tpr in points)
+    # A drawing of its own cuts off what lies outside the axes; drawn along their edge it would look like a curve.
+    body.append(
+        f'<svg x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" overflow="hidden">'
+        f'<polyline class="line {series_class(0)}" points="{path}"/></svg>'
     )
-    body.append(f'<polyline class="line {series_class(0)}" points="{path}"/>')
     return _svg("Detection error trade-off", _LEFT + _SIDE + _RIGHT, _TOP + _SIDE + _BOTTOM, body)
 
 
@@ -73,8 +76,8 @@ def histogram_chart(groups: Sequence[tuple[str, Sequence[int]]]) -> str:
     most = max((value for _, values in shares for value in values), default=1.0)
     top = next((step for step in (0.04, 0.1, 0.2, 0.4, 0.6, 0.8) if step >= most), 1.0)
     bins = max((len(values) for _, values in shares), default=1)
-    width, height = 460, 260
-    left, right, up, down = 52, 14, 12, 46
+    width, height = 394, 384
+    left, right, up, down = 52, 14, 14, 50
     across, tall = width - left - right, height - up - down
     body = []
     for k in range(5):
@@ -135,7 +138,7 @@ def rate_chart(rows: Sequence[tuple[str, int, int, int]]) -> str:
 
 def _place(rate: float) -> float:
     low, high = _DEVIATE(_LOWEST), _DEVIATE(_HIGHEST)
-    return _SIDE * (_DEVIATE(min(_HIGHEST, max(_LOWEST, rate))) - low) / (high - low)
+    return _SIDE * (_DEVIATE(min(_LAST, max(_FIRST, rate))) - low) / (high - low)
 
 
 def _svg(label: str, width: float, height: float, body: Sequence[str]) -> str:

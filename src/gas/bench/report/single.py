@@ -22,6 +22,7 @@ from gas.bench.report.charts import ScoreLine, calibration_chart, roc_chart, sco
 from gas.bench.report.data import Picture
 from gas.bench.report.detail import det_chart, histogram_chart, rate_chart
 from gas.bench.report.plots import legend, page
+from gas.bench.report.robustness import robustness_section
 from gas.bench.report.thumbnails import thumbnail
 from gas.bench.summary import detector_scores
 from gas.datasets.plan import Round
@@ -42,7 +43,7 @@ _FIGURES: Final = (
 _BINS: Final = 20
 _SOURCES: Final = 40
 _WORST: Final = 12
-_SIDES: Final = {Modality.IMAGE: 192, Modality.VIDEO: 640, Modality.AUDIO: 480}
+_SIDES: Final = {Modality.IMAGE: 192, Modality.VIDEO: 1020, Modality.AUDIO: 480}
 """Longer side of a medium's picture on the page, pixels."""
 
 
@@ -102,6 +103,7 @@ def render_single_report(
                     _histogram(records, round_))
             + "</div></section>"
         )  # fmt: skip
+    body.append(robustness_section(results["results"].get("robustness_curves"), str(modality)))
     body += [_sources(metrics), _table(results)]
     for title, lead, fake in (
         ("Fakes taken for real", "Fakes with the lowest p_fake, worst first.", True),
@@ -155,7 +157,7 @@ def worst_errors(
             continue
         said = 1 - error if fake else error
         jpeg = thumbnail(pixels, side=_SIDES[modality])
-        out.append(Picture(jpeg, sample.source, str(sample.media_type), (("p_fake", said),)))
+        out.append(Picture(jpeg, sample.source, str(sample.media_type), (("p_fake", said),), sample_id))
     return tuple(out)
 
 
@@ -176,7 +178,7 @@ def view_of(data: bytes, modality: Modality) -> NDArray[np.uint8]:
         from gas.media.sheets import film_strip
         from gas.media.video import decode_video
 
-        return film_strip(decode_video(data, 24), 6, 96)
+        return film_strip(decode_video(data, 24), 6, 170)
     from gas.media.audio import decode_audio
     from gas.media.spectrogram import plot_sound
 
@@ -186,10 +188,8 @@ def view_of(data: bytes, modality: Modality) -> NDArray[np.uint8]:
 
 def _facts(results: Mapping[str, Any]) -> str:
     figures, interval = results["results"], results["results"]["sn34_ci95"]
-    clusters = figures["sn34_ci95_sources"]
-    between = (
-        f"base pass: 95 % between {interval[0]:.3f} and {interval[1]:.3f}, {clusters:,} sources" if interval else ""
-    )
+    drawn = f"{figures['sn34_ci95_clusters']:,} {figures['sn34_ci95_by']}s"
+    between = f"base pass: 95 % between {interval[0]:.3f} and {interval[1]:.3f}, {drawn}" if interval else ""
     unscored = figures["unscored"] or ""
     timings = results["sandbox"]["timings"]
     errors = f"{figures['model_errors']:,} model errors, {figures['media_errors']:,} undecodable"
@@ -282,12 +282,14 @@ def _gallery(pictures: Sequence[Picture], modality: Modality) -> str:
     figures = "".join(
         f'<figure><img src="data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode("ascii")}" '
         f'alt="{escape(picture.kind)} from {escape(picture.source)}" loading="lazy"><figcaption>'
-        f'<div class="truth">{escape(picture.kind)}: {escape(picture.source)}</div>'
+        f'<div class="truth">{escape(picture.kind)}: {escape(picture.source)}<br>'
+        f'<code title="{escape(picture.sample_id)}">{escape(picture.sample_id[:12])}</code></div>'
         f'<div class="meter s1"><span>p_fake</span><span>{picture.p_fake[0][1]:.2f}</span>'
         f'<span class="bar"><i style="--v:{picture.p_fake[0][1]:.3f}"></i></span></div></figcaption></figure>'
         for picture in pictures
     )
-    return f'<div class="pictures{"" if modality is Modality.IMAGE else " strips"}">{figures}</div>'
+    kind = {Modality.IMAGE: "", Modality.VIDEO: " strips film", Modality.AUDIO: " strips"}[modality]
+    return f'<div class="pictures{kind}">{figures}</div>'
 
 
 def _record(results: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def _confine(config: dict[str, Any]) -> None:
         raise confine.ConfinementError("The runner still has root's powers.")
     confine.set_limits(config["limits"])
     if config["strict"]:
-        confine.restrict_files(config["read"], config["write"])
+        confine.restrict_files(config["read"], config["write"], config["devices"])
 
 
 def main(config_descriptor: int) -> NoReturn:
@@ -76,7 +76,7 @@ def main(config_descriptor: int) -> NoReturn:
 
         models.import_libraries(config["format"], config["threads"])
         if config["strict"]:
-            confine.install_filter(filters.second_filter(os.getpid()))
+            confine.install_filter(filters.second_filter(os.getpid(), gpu=bool(config["devices"])))
         size = config["shared_bytes"]
         memory = mmap.mmap(shared, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         os.close(shared)
@@ -116,14 +116,14 @@ def _serve(
         fail(error, config["nonce"], code="load_failed", doing="loading the model")
     send(wire.READY, config["nonce"])
     shape, dtype = tuple(config["input_shape"]), np.dtype(config["input_dtype"])
-    batches = np.frombuffer(memory, dtype=dtype, count=config["batch_size"] * int(np.prod(shape)))
-    batches = batches.reshape(config["batch_size"], *shape)
+    batches = np.frombuffer(memory, dtype=dtype, count=wire.SLOTS * config["batch_size"] * int(np.prod(shape)))
+    batches = batches.reshape(wire.SLOTS, config["batch_size"], *shape)
     while True:
-        magic, samples, nonce = wire.REQUEST.unpack(_read_exactly(requests, wire.REQUEST.size))
+        magic, samples, nonce, slot = wire.REQUEST.unpack(_read_exactly(requests, wire.REQUEST.size))
         if magic != wire.RUN:
             os._exit(_SETUP_FAILED)
         try:
-            logits = model(batches[:samples])
+            logits = model(batches[slot, :samples])
         except BaseException as error:  # noqa: BLE001 - see above
             fail(error, nonce, code="crashed", doing="computing a batch")
         send(wire.LOGITS, nonce, logits.tobytes())

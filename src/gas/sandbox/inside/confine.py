@@ -54,6 +54,7 @@ _FS_MAKE_REG = 1 << 8
 _FS_MAKE_SYM = 1 << 12
 _FS_REFER = 1 << 13
 _FS_TRUNCATE = 1 << 14
+_FS_IOCTL_DEV = 1 << 15
 
 _FS_BY_VERSION = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _NET_BIND_AND_CONNECT = 0b11
@@ -63,7 +64,8 @@ _READ = _FS_READ_FILE | _FS_READ_DIR
 _WRITE = (_READ | _FS_WRITE_FILE | _FS_REMOVE_DIR | _FS_REMOVE_FILE | _FS_MAKE_DIR | _FS_MAKE_REG | _FS_MAKE_SYM) | (
     _FS_REFER | _FS_TRUNCATE
 )
-_FILE_ONLY = _FS_READ_FILE | _FS_WRITE_FILE | _FS_TRUNCATE
+_FILE_ONLY = _FS_READ_FILE | _FS_WRITE_FILE | _FS_TRUNCATE | _FS_IOCTL_DEV
+_DEVICE = _FS_READ_FILE | _FS_WRITE_FILE | _FS_IOCTL_DEV
 
 
 class ConfinementError(Exception):
@@ -148,12 +150,13 @@ def landlock_version() -> int:
         return 0
 
 
-def restrict_files(read: list[str], write: list[str]) -> None:
+def restrict_files(read: list[str], write: list[str], devices: list[str] | None = None) -> None:
     """Put a Landlock domain in force: files below these paths, no programs, no TCP, no signals to others.
 
     Args:
         read: Files and folders that may be read; those that don't exist are skipped.
         write: Files and folders that may also be written.
+        devices: Device files that may be read, written and controlled.
 
     Raises:
         ConfinementError: The kernel has no Landlock, or refuses a rule.
@@ -177,7 +180,7 @@ def restrict_files(read: list[str], write: list[str]) -> None:
         ctypes.c_uint32(0),
     )
     try:
-        for paths, access in ((read, _READ), (write, _WRITE)):
+        for paths, access in ((read, _READ), (write, _WRITE), (devices or [], _DEVICE)):
             for path in paths:
                 _add_rule(ruleset, path, access & handled)
         _prctl("prctl(PR_SET_NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1)

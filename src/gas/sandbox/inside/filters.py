@@ -74,11 +74,19 @@ def _one_of(index: int, values: dict[str, int]) -> tuple[tuple[Check, ...], ...]
     return tuple((Check(index, value),) for value in values.values())
 
 
-def _common() -> tuple[Rule, ...]:
+_GPU_IOCTLS = (
+    # The control device's calls carry the letter F; those of unified memory are small numbers and two large ones.
+    (Check(1, ord("F") << 8, 0xFF00),),
+    (Check(1, 0, 0xFFFFFF00),),
+    (Check(1, 0x30000000, 0xFFFFFFFC),),
+)
+
+
+def _common(gpu: bool) -> tuple[Rule, ...]:
     threads_only = ((Check(0, _CLONE_THREAD, _CLONE_THREAD | _CLONE_NEW_ANY),),)
     return (
         *(Rule(nr) for nr in _PLAIN.values()),
-        Rule(_IOCTL, _one_of(1, _IOCTLS), otherwise=_ENOTTY),
+        Rule(_IOCTL, (*_one_of(1, _IOCTLS), *(_GPU_IOCTLS if gpu else ())), otherwise=_ENOTTY),
         Rule(_CLONE, threads_only),
         # glibc falls back to clone, whose flags a filter can see.
         Rule(_CLONE3, action=_ENOSYS),
@@ -86,20 +94,25 @@ def _common() -> tuple[Rule, ...]:
     )
 
 
-def first_filter() -> bytes:
-    """The filter for bubblewrap's ``--seccomp``: everything but what nobody inside ever needs."""
-    rules = (*(Rule(nr) for nr in _SETUP.values()), *_common())
+def first_filter(*, gpu: bool = False) -> bytes:
+    """The filter for bubblewrap's ``--seccomp``: everything but what nobody inside ever needs.
+
+    Args:
+        gpu: Let through the calls that control a graphics card; Landlock says on which devices.
+    """
+    rules = (*(Rule(nr) for nr in _SETUP.values()), *_common(gpu))
     return assemble(rules, default=_EPERM, unknown_from=_NEWER, unknown=_ENOSYS)
 
 
-def second_filter(pid: int) -> bytes:
+def second_filter(pid: int, *, gpu: bool = False) -> bytes:
     """The filter under which the submission runs.
 
     Args:
         pid: The runner's own process id inside its name space; it may signal its own threads only.
+        gpu: As for the first.
     """
     rules = (
-        *_common(),
+        *_common(gpu),
         Rule(_PRCTL, _one_of(0, _PRCTLS)),
         Rule(_PRLIMIT64, ((Check(0, 0),), (Check(0, pid),))),
         Rule(_TGKILL, ((Check(0, pid),),)),

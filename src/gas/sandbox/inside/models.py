@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Model", "ModelError", "explain", "import_libraries", "load"]
+__all__ = ["Model", "ModelError", "explain", "import_libraries", "load", "onnx_providers"]
 
 Model = Callable[[NDArray[Any]], NDArray[np.float32]]
 """From a batch (n, *input_shape) to logits (n, num_classes)."""
@@ -80,7 +80,7 @@ def load(config: dict[str, Any]) -> Model:
 
     Args:
         config: The parent's description: ``model_folder``, ``format``, ``entry``, ``weights_file``,
-            ``num_classes``, ``dtype``, ``params``, ``threads``, ``batch_size``, ``input_shape``.
+            ``num_classes``, ``dtype``, ``device``, ``params``, ``threads``, ``batch_size``, ``input_shape``.
 
     Raises:
         ModelError: The package does not keep the contract.
@@ -110,7 +110,8 @@ def _load_onnx(config: dict[str, Any]) -> Model:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = os.path.join(config["model_folder"], config["entry"])  # noqa: PTH118
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    providers = onnx_providers(config.get("device", "cpu"), onnxruntime.get_available_providers())
+    session = onnxruntime.InferenceSession(path, options, providers=providers)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
@@ -129,6 +130,17 @@ def _load_onnx(config: dict[str, Any]) -> Model:
         return _checked(answer, samples, width)
 
     return run
+
+
+def onnx_providers(device: str, available: list[str]) -> list[str]:
+    """Where ONNX Runtime computes: on the card when that is asked for and its build can, and always on the CPU else.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        available: What the installed build offers.
+    """
+    cuda = ["CUDAExecutionProvider"] if device == "cuda" and "CUDAExecutionProvider" in available else []
+    return [*cuda, "CPUExecutionProvider"]
 
 
 def _load_torch(config: dict[str, Any]) -> Model:
@@ -150,21 +162,27 @@ def _load_torch(config: dict[str, Any]) -> Model:
             "load_failed", f"load_model must return a torch.nn.Module; it returned a {type(network).__name__}."
         )
     network.eval()
-    width = int(config["num_classes"])
+    width, device = int(config["num_classes"]), config.get("device", "cpu")
+    if device != "cpu":
+        network = network.to(device)
     element = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[config["dtype"]]
     # The shared memory is read-only: a model that works in place would crash on it, so it gets a copy.
     private = torch.empty((config["batch_size"], *config["input_shape"]), dtype=getattr(torch, config["input_dtype"]))
+    if device != "cpu":
+        # Only from page-locked memory does a copy to the card run by itself.
+        private = private.pin_memory()
 
     def run(batch: NDArray[Any]) -> NDArray[np.float32]:
         samples = len(batch)
         view = private[:samples]
         np.copyto(view.numpy(), batch)
         with torch.inference_mode():
+            shown = view if device == "cpu" else view.to(device, non_blocking=True)
             if element is torch.float32:
-                answer = network(view)
+                answer = network(shown)
             else:
-                with torch.autocast("cpu", dtype=element):
-                    answer = network(view)
+                with torch.autocast(device, dtype=element):
+                    answer = network(shown)
         logits = _logits(answer).detach().float().cpu().numpy()
         return _checked(logits, samples, width)
 

@@ -1,7 +1,8 @@
 """The frames between the parent and the runner; both sides import this module.
 
-A request is 16 bytes: ``b"RUN!"``, the number of samples, a random 64-bit nonce. An answer is a header of 16
-bytes (kind, size of the payload, the nonce of the request) and its payload. Nothing is ever unpickled.
+A request is 20 bytes: ``b"RUN!"``, the number of samples, a random 64-bit nonce, the slot of the shared memory that
+holds them. Up to :data:`SLOTS` requests may wait; they are answered in their order. An answer is a header of 16 bytes
+(kind, size of the payload, the nonce of the request) and its payload. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ __all__ = [
     "REPORT",
     "REQUEST",
     "RUN",
+    "SLOTS",
     "pack_failure",
     "unpack_failure",
 ]
 
-REQUEST = struct.Struct("=4sIQ")
+SLOTS = 2
+"""Batches that the shared memory holds: while the model computes one, the next is handed over."""
+
+REQUEST = struct.Struct("=4sIQI")
 HEADER = struct.Struct("=4sIQ")
 
 RUN = b"RUN!"
