@@ -22,6 +22,7 @@ from gas.protocol.server import EpistulaGate, MetagraphCache
 from gas.types import Rao
 from gas.web.api import ApiDependencies, create_app
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "arena"))
 
 from arena_fakes import SIGNER, Arena

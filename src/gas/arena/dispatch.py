@@ -7,10 +7,13 @@ submission. Waiting for a commitment takes no worker.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from gas.arena.commitments import committed_block
 from gas.arena.ports import ArenaConfig
@@ -22,14 +25,15 @@ from gas.clock import Clock
 from gas.errors import ChainError, Reason
 from gas.storage.database import Database
 from gas.storage.jobs import DurableJobs, JobState
-from gas.storage.tables import RoundRow, RunRow, SubmissionRow
+from gas.storage.tables import ExecutorRow, RoundRow, RunRow, SubmissionRow
 from gas.types import SubmissionState
 
-__all__ = ["Foreman"]
+__all__ = ["Foreman", "Load", "fair_order"]
 
 _S = SubmissionState
 _LOG = structlog.get_logger(__name__)
 _GRACE_SECONDS = 120.0
+_ALIVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +103,34 @@ class Foreman:
                     transition(session, row, _S.REJECTED, now=self.clock.time(), reasons=(_uncommitted(),))
 
     def _enqueue(self) -> None:
+        """Hand on what is ready, no more than the workers need soon: who comes next is decided as late as possible."""
         with self.database.read() as session:
             ready = session.scalars(
-                select(SubmissionRow.id)
+                select(SubmissionRow)
+                .join(
+                    RoundRow,
+                    (RoundRow.modality == SubmissionRow.modality) & (RoundRow.vertical == SubmissionRow.vertical),
+                )
                 .where(
                     SubmissionRow.state == _S.SCANNING.value,
                     SubmissionRow.committed_block.is_not(None),
-                    SubmissionRow.modality.in_(select(RoundRow.modality).where(RoundRow.state == "open")),
+                    RoundRow.state == "open",
                 )
                 .order_by(SubmissionRow.committed_block, SubmissionRow.created_at)
             ).all()
-        for submission_id in ready:
-            if submission_id not in self._enqueued:
-                self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id), submission_id)
-                self._enqueued.add(submission_id)
+            waiting = [row for row in ready if row.id not in self._enqueued]
+            if not waiting:
+                return
+            since = self.clock.time() - _ALIVE_SECONDS
+            workers = session.scalar(select(func.count()).where(ExecutorRow.heartbeat_at > since)) or 1
+            room = workers + 1 - sum(row.id in self._enqueued for row in ready)
+            load = _load(session)
+        for row in ready:
+            if row.id in self._enqueued:
+                load.count(row.hotkey, row.modality, row.vertical)
+        for row in fair_order(waiting, load)[: max(0, room)]:
+            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id), row.id)
+            self._enqueued.add(row.id)
 
     def _end_overdue(self) -> None:
         """End what an evaluator should have ended itself: nothing may run past its limit."""
@@ -120,11 +138,16 @@ class Foreman:
         with self.database.read() as session:
             running = session.scalars(select(RunRow).where(RunRow.state == "running")).all()
         for run in running:
-            limit = self.config.exam_seconds if run.kind == "exam" else self.config.run_seconds
+            limit = self._limit(run)
             if now - run.started_at > limit + _GRACE_SECONDS:
                 _LOG.error("run_overdue", run=run.id, submission=run.submission_id)
                 self.job.fail(run.submission_id, {"code": "overdue", "message": "The evaluation did not end in time."})
                 self.jobs.cancel(job_id(run.submission_id))
+
+    def _limit(self, run: RunRow) -> float:
+        with self.database.read() as session:
+            row = session.get_one(SubmissionRow, run.submission_id)
+        return self.job.time_limit(row, run.kind)
 
     def _end_orphans(self) -> None:
         """See that whatever should have a job has one that can still end it."""
@@ -142,6 +165,58 @@ class Foreman:
                     self.job.fail(submission_id, {"code": "worker_lost", "message": "The evaluation was lost."})
                 except IllegalTransition:
                     continue
+
+
+@dataclass(slots=True)
+class Load:
+    """What each competition and each hotkey has had of the workers lately.
+
+    Attributes:
+        hotkeys: Evaluations by hotkey.
+        competitions: Evaluations by (modality, vertical).
+    """
+
+    hotkeys: Counter[str] = field(default_factory=Counter)
+    competitions: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def count(self, hotkey: str, modality: str, vertical: str) -> None:
+        """Add one evaluation."""
+        self.hotkeys[hotkey] += 1
+        self.competitions[modality, vertical] += 1
+
+
+def fair_order(waiting: Sequence[SubmissionRow], load: Load) -> list[SubmissionRow]:
+    """In which order submissions are taken up.
+
+    The competition that has had least comes first, within it the hotkey that has had least, and among its
+    submissions the one with the oldest commitment: nobody waits behind another's pile.
+
+    Args:
+        waiting: In the order of their commitments.
+        load: What has been done so far; it is not changed.
+    """
+    had = Load(Counter(load.hotkeys), Counter(load.competitions))
+    left, order = list(waiting), []
+    while left:
+        best = min(left, key=lambda r: (had.competitions[r.modality, r.vertical], had.hotkeys[r.hotkey]))
+        left.remove(best)
+        order.append(best)
+        had.count(best.hotkey, best.modality, best.vertical)
+    return order
+
+
+def _load(session: Session) -> Load:
+    """Evaluations of the open rounds."""
+    load = Load()
+    rows = session.execute(
+        select(SubmissionRow.hotkey, SubmissionRow.modality, SubmissionRow.vertical)
+        .join(RunRow, RunRow.submission_id == SubmissionRow.id)
+        .join(RoundRow, RoundRow.id == RunRow.round_id)
+        .where(RoundRow.state == "open", RunRow.kind == "exam")
+    ).tuples()
+    for hotkey, modality, vertical in rows:
+        load.count(hotkey, modality, vertical)
+    return load
 
 
 def _uncommitted() -> Reason:

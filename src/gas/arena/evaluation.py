@@ -51,6 +51,9 @@ class BenchEvaluator:
         prepare: Unpacks a zip into a folder that does not exist yet, and says how to load it.
         config: Settings of all runs; each gets a nonce of its own.
         work: Folder for unpacked packages; each is removed after its run.
+        journals: Folder for what runs have answered so far; kept when a worker dies, so that another one of the
+            machine goes on. In the work folder when left out.
+        nonce: Secret of the order of all runs, for a replay; a fresh one for each run when None.
         cache: Folder for decoded media, kept between runs.
         clock: For limits.
         stopping: Set while the process shuts down; a run is then given up at its next batch.
@@ -66,6 +69,8 @@ class BenchEvaluator:
     clock: Clock
     stopping: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[str, Progress], None] | None = None
+    journals: Path | None = None
+    nonce: str | None = None
 
     def __call__(self, task: RunTask) -> RunOutcome:
         """Evaluate; see :class:`gas.arena.ports.Evaluator`."""
@@ -89,11 +94,12 @@ class BenchEvaluator:
 
         try:
             package = self.prepare(task.package, folder)
-            config = replace(self.config, **_of_round(round_))
+            nonce = self.nonce or secrets.token_hex(16)
+            config = replace(self.config, **_of_round(round_), **_of_task(task))
             identity = self._identity(task, round_, config)
             with (
                 RoundShelves(round_.samples, self.blobs, self.cache) as media,
-                Journal(self.work / "journals", identity, secrets.token_hex(16)) as journal,
+                Journal(self.journals or self.work / "journals", identity, nonce) as journal,
             ):
                 try:
                     result = evaluate(
@@ -111,7 +117,7 @@ class BenchEvaluator:
                 except ModelFailed:
                     journal.remove()
                     raise
-                outcome = self._outcome(result, round_)
+                outcome = self._outcome(result, round_, {"nonce": journal.nonce, "batch_size": config.batch_size})
                 journal.remove()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +128,7 @@ class BenchEvaluator:
             package = hashlib.file_digest(file, "sha256").hexdigest()
         return {"run": task.run_id, **run_identity(package, round_, config)}
 
-    def _outcome(self, result: RunResult, round_: Round) -> RunOutcome:
+    def _outcome(self, result: RunResult, round_: Round, engine: dict[str, object]) -> RunOutcome:
         measured = compute_metrics(result.records, round_)
         metrics = public_metrics(measured.as_dict(), round_)
         metrics |= {
@@ -142,6 +148,7 @@ class BenchEvaluator:
             # Generators know their media by what they delivered, which is an arena sample's origin.
             judgements=tuple(Judgement(origins[name], fooled) for name, fooled in judgements(result.records, round_)),
             environment=_environment() | {"samples_per_second": f"{result.timings.samples_per_second:.1f}"},
+            engine=engine,
         )
 
 
@@ -178,6 +185,12 @@ def _of_round(round_: Round) -> dict[str, Any]:
     """What a round's parameters decide of a run, alike for all its models."""
     wanted = round_.parameters.get("robustness_per_dataset")
     return {"robustness_per_dataset": wanted} if isinstance(wanted, int) else {}
+
+
+def _of_task(task: RunTask) -> dict[str, Any]:
+    """What a competition's rules decide of a run."""
+    wanted = {"limits": task.limits, "min_tier": task.min_tier}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _environment() -> dict[str, str]:

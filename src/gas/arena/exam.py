@@ -7,22 +7,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gas.arena.ports import ArenaConfig, RunOutcome
+from gas.arena.competitions import Competition
+from gas.arena.ports import RunOutcome
 from gas.errors import Reason
 from gas.types import SubmissionState
 
-__all__ = ["MIN_COMMON_ANSWERS", "ExamVerdict", "answers_correlation", "judge_exam"]
+__all__ = ["MIN_COMMON_ANSWERS", "ExamVerdict", "Resemblance", "answers_correlation", "judge_exam"]
 
 MIN_COMMON_ANSWERS = 30
 """Below this number of common samples a correlation says nothing about copying."""
 
 
 @dataclass(frozen=True, slots=True)
+class Resemblance:
+    """The older model of another hotkey whose answers are nearest.
+
+    Attributes:
+        submission_id: Whose answers.
+        correlation: Pearson's, in [-1, 1].
+    """
+
+    submission_id: str
+    correlation: float
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON form; names no more of the other submission than its beginning."""
+        return {"submission": self.submission_id[:8], "correlation": round(self.correlation, 6)}
+
+
+@dataclass(frozen=True, slots=True)
 class ExamVerdict:
-    """``CONFIRMED``, ``EXAM_FAILED`` or ``BLOCKED``, and why."""
+    """``CONFIRMED``, ``EXAM_FAILED`` or ``BLOCKED``, and why.
+
+    Attributes:
+        state: What becomes of the submission.
+        reasons: For its author.
+        resembles: Set from the competition's flag on, whatever the verdict: the owner of the arena looks at it.
+    """
 
     state: SubmissionState
     reasons: tuple[Reason, ...] = ()
+    resembles: Resemblance | None = None
 
 
 def answers_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float | None:
@@ -42,12 +67,12 @@ def answers_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float
     return None if norm < 1e-12 else float(x @ y) / norm
 
 
-def judge_exam(outcome: RunOutcome, config: ArenaConfig, rivals: Mapping[str, Mapping[str, float]]) -> ExamVerdict:
+def judge_exam(outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Mapping[str, float]]) -> ExamVerdict:
     """Decide an exam.
 
     Args:
         outcome: What the model did.
-        config: Threshold of accuracy and of similarity.
+        rules: Threshold of accuracy and of similarity.
         rivals: Answers in the same exam of other hotkeys' models with older commitments, by submission.
     """
     accuracy = outcome.metrics.get("accuracy")
@@ -56,28 +81,40 @@ def judge_exam(outcome: RunOutcome, config: ArenaConfig, rivals: Mapping[str, Ma
             SubmissionState.EXAM_FAILED,
             (Reason("exam_unscored", "The exam has no accuracy: the model answered no sample."),),
         )
-    if accuracy < config.exam_accuracy:
+    nearest = _nearest(outcome.answers, rivals)
+    flagged = nearest if nearest is not None and nearest.correlation > rules.similarity_flag else None
+    if accuracy < rules.exam_accuracy:
         return ExamVerdict(
             SubmissionState.EXAM_FAILED,
             (
                 Reason(
                     "exam_accuracy",
-                    f"The model answers {accuracy:.1%} of the exam correctly; at least {config.exam_accuracy:.0%} "
+                    f"The model answers {accuracy:.1%} of the exam correctly; at least {rules.exam_accuracy:.0%} "
                     "are needed. Benchmark it on the public data before the next push.",
                 ),
             ),
+            flagged,
         )
-    for submission, answers in sorted(rivals.items()):
-        similarity = answers_correlation(outcome.answers, answers)
-        if similarity is not None and similarity > config.similarity_limit:
-            return ExamVerdict(
-                SubmissionState.BLOCKED,
-                (
-                    Reason(
-                        "near_copy",
-                        f"The model's answers follow those of an earlier model of another hotkey ({submission[:8]}) "
-                        f"with a correlation of {similarity:.5f}; the limit is {config.similarity_limit}.",
-                    ),
+    if nearest is not None and nearest.correlation > rules.similarity_limit:
+        return ExamVerdict(
+            SubmissionState.BLOCKED,
+            (
+                Reason(
+                    "near_copy",
+                    "The model's answers follow those of an earlier model of another hotkey "
+                    f"({nearest.submission_id[:8]}) with a correlation of {nearest.correlation:.5f}; "
+                    f"the limit is {rules.similarity_limit}.",
                 ),
-            )
-    return ExamVerdict(SubmissionState.CONFIRMED)
+            ),
+            nearest,
+        )
+    return ExamVerdict(SubmissionState.CONFIRMED, resembles=flagged)
+
+
+def _nearest(answers: Mapping[str, float], rivals: Mapping[str, Mapping[str, float]]) -> Resemblance | None:
+    found = [
+        Resemblance(submission, correlation)
+        for submission, theirs in sorted(rivals.items())
+        if (correlation := answers_correlation(answers, theirs)) is not None
+    ]
+    return max(found, key=lambda one: one.correlation, default=None)

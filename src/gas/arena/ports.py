@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from gas.types import Modality
+from gas.arena.competitions import Competition, Competitions, default_competitions
+from gas.sandbox.base import Limits, Tier
+from gas.types import Modality, Vertical
 
 __all__ = [
     "ArenaConfig",
@@ -39,6 +41,8 @@ class ArenaConfig:
         commitment_seconds: How long an upload waits for its commitment.
         max_attempts: Starts of one job before a fault of ours becomes final: the first and two more.
         similarity_limit: Correlation with another hotkey's answers in the exam above which a model counts as a copy.
+        competitions: What is offered, with rules of their own; when left out, every modality and vertical under the
+            rules above.
     """
 
     netuid: int = 1
@@ -51,6 +55,39 @@ class ArenaConfig:
     commitment_seconds: float = 3600
     max_attempts: int = 3
     similarity_limit: float = 0.999
+    competitions: Competitions | None = None
+
+    @property
+    def offered(self) -> Competitions:
+        """The competitions in force."""
+        if self.competitions is not None:
+            return self.competitions
+        return default_competitions(
+            Competition(
+                "default",
+                Modality.IMAGE,
+                slots=self.slots,
+                pushes_per_round=self.pushes_per_round,
+                exam_accuracy=self.exam_accuracy,
+                exam_seconds=self.exam_seconds,
+                run_seconds=self.run_seconds,
+                similarity_limit=self.similarity_limit,
+                max_upload_bytes=self.max_upload_bytes,
+            )
+        )
+
+    @property
+    def largest_upload(self) -> int:
+        """Bytes of the largest zip that any competition takes."""
+        return max(one.max_upload_bytes for one in self.offered.all)
+
+    def rules(self, modality: Modality, vertical: Vertical = Vertical.GENERAL) -> Competition:
+        """The rules of one competition.
+
+        Raises:
+            gas.errors.RequestRefused: 422 ``no_competition``.
+        """
+        return self.offered.of(modality, vertical)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +135,8 @@ class RunTask:
         kind: Exam or full run.
         round_blob: Blob with the round (or, for an exam, with the small plan).
         seconds: Wall clock that the evaluation may take.
+        limits: What one model process may use; the evaluator's own when None.
+        min_tier: Weakest isolation that will do; the evaluator's own when None.
     """
 
     run_id: str
@@ -106,6 +145,8 @@ class RunTask:
     kind: RunKind
     round_blob: str
     seconds: float
+    limits: Limits | None = None
+    min_tier: Tier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +160,8 @@ class RunOutcome:
         answers: p_fake of each sample that the model answered, by sample id; used to find copies.
         judgements: On the media of the network's own generators.
         environment: Software and hardware, for the receipt.
+        engine: What decides company and order of the samples: ``nonce`` and ``batch_size``, so that the run can be
+            replayed exactly. It is told only when the run is over.
     """
 
     metrics: Mapping[str, object]
@@ -127,6 +170,7 @@ class RunOutcome:
     answers: Mapping[str, float]
     judgements: tuple[Judgement, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    engine: Mapping[str, object] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gas.arena.submissions import file_sha256
 from gas.chain.base import Chain
 from gas.errors import ChainError, PackageRejected, Reason, RequestRefused
-from gas.protocol.client import PeerUnreachable, SignedClient
+from gas.protocol.client import Answer, PeerUnreachable, SignedClient
 from gas.protocol.messages import CommitmentPayload, SubmissionReceipt
 from gas.submissions.check import check
 from gas.submissions.limits import Limits
@@ -21,6 +21,9 @@ from gas.types import Modality, SubmissionState, Vertical
 __all__ = ["Pushed", "push", "submission_status"]
 
 _UPLOAD_ATTEMPTS = 3
+_WHOLE_BYTES = 8 * 2**20
+"""Packages up to this size travel in one request."""
+_MOST_OF_A_PIECE = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ async def push(
     chain: Chain,
     limits: Limits | None = None,
     on_step: Callable[[str], None] | None = None,
+    on_upload: Callable[[int, int], None] | None = None,
 ) -> Pushed:
     """Push one package; safe to be repeated after any interruption.
 
@@ -66,6 +70,7 @@ async def push(
         chain: Takes the commitment.
         limits: What the local check allows.
         on_step: Told what is being done.
+        on_upload: Told how many bytes of how many have arrived, where the package travels in pieces.
 
     Raises:
         gas.errors.PackageRejected: The local check or the arena found reasons.
@@ -77,7 +82,7 @@ async def push(
     say("checking the package")
     (await asyncio.to_thread(check, package, limits, modality=modality)).require()
     say("uploading")
-    receipt, created = await _upload(package, modality, vertical, url, arena_hotkey, client)
+    receipt, created = await _upload(package, modality, vertical, url, arena_hotkey, client, on_upload)
     say("committing")
     payload = CommitmentPayload.of(receipt.key, receipt.sha256)
     block = await _committed_block(chain, netuid, hotkey, payload)
@@ -104,18 +109,28 @@ async def submission_status(client: SignedClient, url: str, arena_hotkey: str, m
 
 
 async def _upload(
-    package: Path, modality: Modality, vertical: Vertical, url: str, arena_hotkey: str, client: SignedClient
+    package: Path,
+    modality: Modality,
+    vertical: Vertical,
+    url: str,
+    arena_hotkey: str,
+    client: SignedClient,
+    on_upload: Callable[[int, int], None] | None,
 ) -> tuple[SubmissionReceipt, bool]:
-    data = await asyncio.to_thread(package.read_bytes)
+    size = (await asyncio.to_thread(package.stat)).st_size
     try:
-        answer = await client.post_multipart(
-            f"{url}/api/v1/submissions",
-            {"modality": modality.value, "vertical": vertical.value},
-            {"zip": (package.name, data, "application/zip")},
-            signed_for=arena_hotkey,
-            # The same content twice is one submission, so that a lost answer may be asked for again.
-            attempts=_UPLOAD_ATTEMPTS,
-        )
+        if size > _WHOLE_BYTES:
+            answer = await _in_pieces(package, size, modality, vertical, url, arena_hotkey, client, on_upload)
+        else:
+            data = await asyncio.to_thread(package.read_bytes)
+            answer = await client.post_multipart(
+                f"{url}/api/v1/submissions",
+                {"modality": modality.value, "vertical": vertical.value},
+                {"zip": (package.name, data, "application/zip")},
+                signed_for=arena_hotkey,
+                # The same content twice is one submission, so that a lost answer may be asked for again.
+                attempts=_UPLOAD_ATTEMPTS,
+            )
     except RequestRefused as refused:
         if refused.error_code not in ("content_known", "package_rejected"):
             raise
@@ -124,6 +139,70 @@ async def _upload(
         return SubmissionReceipt.model_validate_json(answer.body), True
     except ValidationError as error:
         raise PeerUnreachable("The arena's answer is no receipt.", code="bad_answer") from error
+
+
+async def _in_pieces(
+    package: Path,
+    size: int,
+    modality: Modality,
+    vertical: Vertical,
+    url: str,
+    arena_hotkey: str,
+    client: SignedClient,
+    on_upload: Callable[[int, int], None] | None,
+) -> Answer:
+    """Send a package piece by piece, from where an earlier push stopped; holds one piece in memory."""
+    sha256 = await asyncio.to_thread(file_sha256, package)
+    address = f"{url}/api/v1/uploads/{sha256}"
+    await _refuse_known(client, url, arena_hotkey, sha256)
+    state = (await client.get(address, signed_for=arena_hotkey, attempts=_UPLOAD_ATTEMPTS)).json()
+    offset, chunk = _numbers(state)
+    with package.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            answer = await client.send(
+                "PUT",
+                address,
+                body=await asyncio.to_thread(file.read, chunk),
+                content_type="application/octet-stream",
+                signed_for=arena_hotkey,
+                headers={"Upload-Offset": str(offset)},
+                # A piece that arrived and whose answer was lost is not written twice.
+                attempts=_UPLOAD_ATTEMPTS,
+            )
+            now = _numbers({**_object(answer.json()), "chunk_bytes": chunk})[0]
+            if now <= offset:
+                raise PeerUnreachable("The arena takes no more of the package.", code="bad_answer")
+            offset = now
+            if on_upload is not None:
+                on_upload(min(offset, size), size)
+    return await client.send(
+        "POST",
+        f"{address}/submit?modality={modality.value}&vertical={vertical.value}",
+        signed_for=arena_hotkey,
+    )
+
+
+async def _refuse_known(client: SignedClient, url: str, arena_hotkey: str, sha256: str) -> None:
+    """Spare the way of a content that is there already."""
+    mine = (await client.get(f"{url}/api/v1/submissions", signed_for=arena_hotkey, attempts=3)).json()
+    for one in mine if isinstance(mine, list) else ():
+        if isinstance(one, dict) and one.get("sha256") == sha256 and one.get("state") not in ("withdrawn", "failed"):
+            raise RequestRefused("The arena has this content.", status=409, code="content_known")
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise PeerUnreachable("The arena's answer is no object.", code="bad_answer")
+    return value
+
+
+def _numbers(state: object) -> tuple[int, int]:
+    found = _object(state)
+    offset, chunk = found.get("offset"), found.get("chunk_bytes")
+    if not isinstance(offset, int) or not isinstance(chunk, int) or offset < 0 or not 0 < chunk <= _MOST_OF_A_PIECE:
+        raise PeerUnreachable("The arena's answer says not where to go on.", code="bad_answer")
+    return offset, chunk
 
 
 async def _known(

@@ -20,7 +20,7 @@ from gas.scoring.weights import CHAMPION_MARGIN, RoundEntry, round_winner
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import JudgementRow, MediumRow, RoundRow, RunRow, ScoreRow, SubmissionRow
-from gas.types import Modality, SubmissionState
+from gas.types import Modality, SubmissionState, Vertical
 
 __all__ = [
     "FoolCount",
@@ -30,6 +30,7 @@ __all__ = [
     "fool_counts",
     "load_round",
     "open_round",
+    "score_class",
     "standings",
     "store_round",
 ]
@@ -110,8 +111,16 @@ def load_round(blobs: BlobStore, name: str) -> Round:
         return read_round(folder)
 
 
-def open_round(database: Database, blobs: BlobStore, round_: Round, exam: Round, clock: Clock) -> str:
-    """Open a round; from now on confirmed submissions of its modality run on it.
+def open_round(
+    database: Database,
+    blobs: BlobStore,
+    round_: Round,
+    exam: Round,
+    clock: Clock,
+    *,
+    vertical: Vertical = Vertical.GENERAL,
+) -> str:
+    """Open a round; from now on confirmed submissions of its competition run on it.
 
     Args:
         database: Where rounds are kept.
@@ -119,30 +128,38 @@ def open_round(database: Database, blobs: BlobStore, round_: Round, exam: Round,
         round_: The frozen round; all its samples are of one modality.
         exam: The small plan of the entrance exam, of the same modality.
         clock: For the date.
+        vertical: Specialisation of the competition.
 
     Returns:
         The round's id. Opening the same round again changes nothing.
 
     Raises:
-        gas.errors.ConfigurationError: Mixed modalities, or another round of this modality is open.
+        gas.errors.ConfigurationError: Mixed modalities, or another round of this competition is open.
     """
     modality = _modality_of(round_)
     if _modality_of(exam) is not modality:
         raise ConfigurationError("The exam must be of the round's modality.", code="round_modality")
     plan, exam_blob = store_round(blobs, round_), store_round(blobs, exam)
     with database.write() as session:
-        database.lock(session, f"rounds/{modality}")
+        database.lock(session, f"rounds/{modality}/{vertical}")
         if session.get(RoundRow, round_.round_id) is not None:
             return round_.round_id
         other = session.scalar(
-            select(RoundRow.id).where(RoundRow.modality == modality.value, RoundRow.state == "open").limit(1)
+            select(RoundRow.id)
+            .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value, RoundRow.state == "open")
+            .limit(1)
         )
         if other is not None:
-            raise ConfigurationError(f"The round {other} of {modality} is open.", hint="Close it first.")
+            raise ConfigurationError(
+                f"The round {other} of {modality} ({vertical}) is open.",
+                code="round_open",
+                hint="Close it first: gascli arena round close.",
+            )
         session.add(
             RoundRow(
                 id=round_.round_id,
                 modality=modality.value,
+                vertical=vertical.value,
                 seed=str(round_.seed),
                 state="open",
                 plan_blob=plan,
@@ -228,21 +245,21 @@ def close_round(
         busy = session.scalar(
             select(func.count()).where(
                 SubmissionRow.modality == row.modality,
+                SubmissionRow.vertical == row.vertical,
                 SubmissionRow.state.in_([state.value for state in ACTIVE_STATES]),
             )
         )
         if busy:
             raise RoundBusy(f"{busy} submissions of {row.modality} are under way.", hint="Wait for their end.")
         eligible = [e for e in table if e.duplicate_of is None and e.hotkey in uids]
-        before = _champion(session, row.modality)
+        before = _champion(session, row.modality, row.vertical)
         chosen = _choose(eligible, before, uids, margin)
         now = clock.time()
         row.state, row.closed_at, row.outcome = "closed", now, {"winner": chosen, "margin": margin}
-        session.execute(delete(ScoreRow).where(ScoreRow.miner_class == row.modality))
+        paid_as = score_class(Modality(row.modality), Vertical(row.vertical))
+        session.execute(delete(ScoreRow).where(ScoreRow.miner_class == paid_as))
         if chosen is not None:
-            session.add(
-                ScoreRow(hotkey=chosen["hotkey"], miner_class=row.modality, value=chosen["score"], updated_at=now)
-            )
+            session.add(ScoreRow(hotkey=chosen["hotkey"], miner_class=paid_as, value=chosen["score"], updated_at=now))
         return next((e for e in table if chosen is not None and e.submission_id == chosen["submission_id"]), None)
 
 
@@ -265,6 +282,11 @@ def fool_counts(session: Session, modality: Modality, *, since: float, until: fl
     return {generator: FoolCount(int(fooled or 0), int(judged)) for generator, fooled, judged in rows}
 
 
+def score_class(modality: Modality, vertical: Vertical) -> str:
+    """Under which name the winner of a competition is kept among the scores."""
+    return modality.value if vertical is Vertical.GENERAL else f"{modality}/{vertical}"
+
+
 def _modality_of(round_: Round) -> Modality:
     modalities = {sample.modality for sample in round_.samples}
     if len(modalities) != 1:
@@ -276,10 +298,10 @@ def _ranked(entry: Standing, rank: int) -> Standing:
     return Standing(**{**asdict(entry), "rank": rank})
 
 
-def _champion(session: Session, modality: str) -> dict[str, Any] | None:
+def _champion(session: Session, modality: str, vertical: str) -> dict[str, Any] | None:
     outcome = session.scalar(
         select(RoundRow.outcome)
-        .where(RoundRow.modality == modality, RoundRow.state == "closed")
+        .where(RoundRow.modality == modality, RoundRow.vertical == vertical, RoundRow.state == "closed")
         .order_by(RoundRow.closed_at.desc())
         .limit(1)
     )

@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from gas.arena.competitions import Competition
 from gas.arena.ports import ArenaConfig, CheckedPackage, PackageChecker
 from gas.arena.states import SLOT_STATES, transition
 from gas.clock import Clock, IdSource
@@ -103,27 +104,27 @@ class Submissions:
             vertical: In which specialisation it competes.
 
         Raises:
-            gas.errors.RequestRefused: 413 ``too_large``, 422 ``vertical``, 429 ``no_slot`` or ``push_limit``.
+            gas.errors.RequestRefused: 413 ``too_large``, 422 ``vertical`` or ``no_competition``, 429
+                ``no_slot`` or ``push_limit``.
             gas.errors.PackageRejected: The static checks found reasons; they are kept with the submission.
             gas.errors.StorageError: The disk or the database failed; nothing was taken.
         """
-        size = package.stat().st_size
-        if size > self.config.max_upload_bytes:
-            raise RequestRefused(
-                f"The package has {size} bytes; the limit is {self.config.max_upload_bytes}.",
-                status=413,
-                code="too_large",
-            )
         if vertical is Vertical.HUMAN and modality is Modality.AUDIO:
             raise RequestRefused(
                 "There is no vertical human for audio.", status=422, code="vertical", hint="Push to general."
+            )
+        rules = self.config.rules(modality, vertical)
+        size = package.stat().st_size
+        if size > rules.max_upload_bytes:
+            raise RequestRefused(
+                f"The package has {size} bytes; the limit is {rules.max_upload_bytes}.", status=413, code="too_large"
             )
         sha256 = file_sha256(package)
         known = self._known(hotkey, sha256)
         if known is not None:
             return known
         with self.database.read() as session:
-            self._refuse_over_limits(session, hotkey, modality)
+            self._refuse_over_limits(session, hotkey, rules)
         blob = self.blobs.put_file(package)
         row = SubmissionRow(
             id=self.ids.new(),
@@ -142,7 +143,7 @@ class Submissions:
             attempts=0,
         )
         try:
-            slot = self._insert(row, hotkey, modality)
+            slot = self._insert(row, hotkey, rules)
         except IntegrityError:
             known = self._known(hotkey, sha256)
             if known is None:
@@ -152,7 +153,7 @@ class Submissions:
             self.release_blob(blob)
             raise
         self.scan(row.id, package)
-        return Received(True, row.id, row.key, sha256, _S.SCANNING, slot, self.config.slots)
+        return Received(True, row.id, row.key, sha256, _S.SCANNING, slot, rules.slots)
 
     def scan(self, submission_id: str, package: Path) -> None:
         """Run the static checks and keep what they find; repeatable after a crash.
@@ -246,7 +247,8 @@ class Submissions:
             )
             if row is None or _may_be_replaced(row):
                 return None
-            slot = self._slots_taken(session, hotkey, Modality(row.modality))
+            slots = self._slots_of(row)
+            slot = self._slots_taken(session, hotkey, Modality(row.modality), Vertical(row.vertical))
             return Received(
                 False,
                 row.id,
@@ -254,14 +256,14 @@ class Submissions:
                 sha256,
                 SubmissionState(row.state),
                 slot,
-                self.config.slots,
+                slots,
                 stored_reasons(row),
             )
 
-    def _insert(self, row: SubmissionRow, hotkey: str, modality: Modality) -> int:
+    def _insert(self, row: SubmissionRow, hotkey: str, rules: Competition) -> int:
         with self.database.write() as session:
             self.database.lock(session, f"submissions/{hotkey}")
-            self._refuse_over_limits(session, hotkey, modality)
+            self._refuse_over_limits(session, hotkey, rules)
             earlier = session.scalar(
                 select(SubmissionRow).where(SubmissionRow.hotkey == hotkey, SubmissionRow.sha256 == row.sha256)
             )
@@ -270,42 +272,55 @@ class Submissions:
                 session.expunge(earlier)
             session.add(row)
             session.flush()
-            return self._slots_taken(session, hotkey, modality)
+            return self._slots_taken(session, hotkey, rules.modality, rules.vertical)
 
-    def _slots_taken(self, session: Session, hotkey: str, modality: Modality) -> int:
+    def _slots_of(self, row: SubmissionRow) -> int:
+        try:
+            return self.config.rules(Modality(row.modality), Vertical(row.vertical)).slots
+        except RequestRefused:
+            # The owner has ended the competition since; what was handed in then stays what it was.
+            return self.config.slots
+
+    def _slots_taken(self, session: Session, hotkey: str, modality: Modality, vertical: Vertical) -> int:
         return (
             session.scalar(
                 select(func.count()).where(
                     SubmissionRow.hotkey == hotkey,
                     SubmissionRow.modality == modality.value,
+                    SubmissionRow.vertical == vertical.value,
                     SubmissionRow.state.in_([state.value for state in SLOT_STATES]),
                 )
             )
             or 0
         )
 
-    def _refuse_over_limits(self, session: Session, hotkey: str, modality: Modality) -> None:
-        if self._slots_taken(session, hotkey, modality) >= self.config.slots:
+    def _refuse_over_limits(self, session: Session, hotkey: str, rules: Competition) -> None:
+        if self._slots_taken(session, hotkey, rules.modality, rules.vertical) >= rules.slots:
             raise RequestRefused(
-                f"All {self.config.slots} slots of this hotkey for {modality} are taken.",
+                f"All {rules.slots} slots of this hotkey for {rules.name} are taken.",
                 status=429,
                 code="no_slot",
                 hint="Withdraw a model, or wait for the end of its run.",
             )
         opened = session.scalar(
-            select(func.max(RoundRow.opened_at)).where(RoundRow.modality == modality.value, RoundRow.state == "open")
+            select(func.max(RoundRow.opened_at)).where(
+                RoundRow.modality == rules.modality.value,
+                RoundRow.vertical == rules.vertical.value,
+                RoundRow.state == "open",
+            )
         )
         rows = session.scalars(
             select(SubmissionRow).where(
                 SubmissionRow.hotkey == hotkey,
-                SubmissionRow.modality == modality.value,
+                SubmissionRow.modality == rules.modality.value,
+                SubmissionRow.vertical == rules.vertical.value,
                 SubmissionRow.created_at >= (opened or 0.0),
                 SubmissionRow.state.not_in([state.value for state in _NOT_COUNTED]),
             )
         )
-        if sum(1 for row in rows if not _ours(row)) >= self.config.pushes_per_round:
+        if sum(1 for row in rows if not _ours(row)) >= rules.pushes_per_round:
             raise RequestRefused(
-                f"A hotkey may have {self.config.pushes_per_round} packages examined in a round of {modality}.",
+                f"A hotkey may have {rules.pushes_per_round} packages examined in a round of {rules.name}.",
                 status=429,
                 code="push_limit",
                 hint="Wait for the next round.",

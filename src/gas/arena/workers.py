@@ -19,18 +19,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gas.arena.commitments import earlier_owner
+from gas.arena.competitions import Competition, default_competitions
 from gas.arena.exam import judge_exam
 from gas.arena.ports import ArenaConfig, Evaluator, RunKind, RunOutcome, RunTask
 from gas.arena.receipts import sign_receipt
 from gas.arena.states import IllegalTransition, transition
 from gas.chain.keys import Signer
 from gas.clock import Clock
-from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, StorageError
+from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, RequestRefused, StorageError
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.jobs import DurableJobs, JobInterrupted
 from gas.storage.tables import JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
-from gas.types import TERMINAL_STATES, Modality, SubmissionState
+from gas.types import TERMINAL_STATES, Modality, SubmissionState, Vertical
 
 __all__ = ["JOB_KIND", "QUEUE", "EvaluationJob", "job_id", "run_id"]
 
@@ -108,6 +109,11 @@ class EvaluationJob:
             code = error.error_code if isinstance(error, GasError) else "internal"
             return self.fail(submission_id, {"code": code, "message": "The evaluation broke; this is a fault of ours."})
         return state
+
+    def time_limit(self, row: SubmissionRow, kind: RunKind) -> float:
+        """Seconds that an evaluation of a submission may take."""
+        rules = self._rules(row)
+        return rules.exam_seconds if kind == "exam" else rules.run_seconds
 
     def fail(self, submission_id: str, error: Mapping[str, str]) -> str:
         """End a submission by a fault of ours, unless it has ended; returns its state."""
@@ -206,6 +212,7 @@ class EvaluationJob:
             run.started_at = now
             run.state = "running"
             row.attempts += 1
+            rules = self._rules(row)
             plan = arena_round.exam_blob or arena_round.plan_blob if kind == "exam" else arena_round.plan_blob
             task = RunTask(
                 run_id=identity,
@@ -213,7 +220,9 @@ class EvaluationJob:
                 modality=Modality(row.modality),
                 kind=kind,
                 round_blob=plan,
-                seconds=self.config.exam_seconds if kind == "exam" else self.config.run_seconds,
+                seconds=self.time_limit(row, kind),
+                limits=rules.limits if self.config.competitions is not None else None,
+                min_tier=rules.min_tier if self.config.competitions is not None else None,
             )
             return _Started(task, run.attempts, row.zip_blob or "", arena_round.exam_blob)
 
@@ -227,7 +236,7 @@ class EvaluationJob:
             return running
         return session.scalar(
             select(RoundRow)
-            .where(RoundRow.modality == row.modality, RoundRow.state == "open")
+            .where(RoundRow.modality == row.modality, RoundRow.vertical == row.vertical, RoundRow.state == "open")
             .order_by(RoundRow.opened_at.desc())
             .limit(1)
         )
@@ -249,7 +258,9 @@ class EvaluationJob:
             run.state, run.finished_at, run.error = "done", now, None
             run.tier, run.metrics, run.records_blob = outcome.tier, dict(outcome.metrics), records_blob
             if kind == "exam":
-                verdict = judge_exam(outcome, self.config, rivals)
+                verdict = judge_exam(outcome, self._rules(row), rivals)
+                if verdict.resembles is not None:
+                    run.metrics = {**run.metrics, "resembles": verdict.resembles.as_dict()}
                 transition(session, row, verdict.state, now=now, reasons=verdict.reasons)
                 return row.state
             arena_round = session.get_one(RoundRow, run.round_id)
@@ -277,6 +288,14 @@ class EvaluationJob:
             run.state, run.error, run.finished_at = "failed", error.as_dict(), now
             transition(session, row, _S.EXAM_FAILED if kind == "exam" else _S.FAILED, now=now, reasons=(reason,))
             return row.state
+
+    def _rules(self, row: SubmissionRow) -> Competition:
+        modality, vertical = Modality(row.modality), Vertical(row.vertical)
+        try:
+            return self.config.rules(modality, vertical)
+        except RequestRefused:
+            # The owner has taken the competition out of the file: what was handed in before ends by the defaults.
+            return default_competitions().of(modality, vertical)
 
     def _note(self, started: _Started, error: InfrastructureError) -> None:
         with self.database.write() as session:
@@ -347,7 +366,6 @@ def _receipt_body(row: SubmissionRow, run: RunRow, arena_round: RoundRow, outcom
         "round": {
             "id": arena_round.id,
             "modality": arena_round.modality,
-            "seed": arena_round.seed,
             "data_hash": arena_round.data_hash,
             "plan_sha256": arena_round.plan_blob,
             "parameters": arena_round.parameters,
@@ -365,6 +383,7 @@ def _receipt_body(row: SubmissionRow, run: RunRow, arena_round: RoundRow, outcom
         "records_sha256": run.records_blob,
         "sandbox_tier": run.tier,
         "environment": dict(outcome.environment),
+        "engine": dict(outcome.engine),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
     }

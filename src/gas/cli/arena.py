@@ -1,95 +1,116 @@
-"""``gascli arena``: the submission service and its worker."""
+"""``gascli arena``: the submission service and its workers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import shutil
 import signal
-import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gas.cli.arena_crew import WorkerRules, build_crew, leave, own_folder
+from gas.cli.arena_round import CompetitionsFile, competitions_command, competitions_of
+from gas.cli.arena_round import app as round_app
 from gas.cli.endpoint import ChainEndpoint, home_settings, open_chain
-from gas.errors import ConfigurationError, GasError
+from gas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from gas.arena.dispatch import Foreman
+    from gas.arena.packages import PackageDesk
     from gas.arena.ports import ArenaConfig
     from gas.arena.submissions import Submissions
-    from gas.chain.base import Chain
     from gas.chain.keys import KeySigner
     from gas.config import HomeSettings
     from gas.storage.database import Database
-    from gas.storage.jobs import DurableJobs
 
 __all__ = ["app"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Submission service and benchmark workers.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Submission service, workers, rounds.")
+app.add_typer(round_app, name="round")
+app.command("competitions")(competitions_command)
 
-_TICK_SECONDS = 0.5
-_LEAVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """Options of ``arena serve`` that concern the worker."""
-
-    processes: int | None
-    batch_size: int
-    trust_model: bool
-    lease_seconds: float = 60.0
+_Home = Annotated[Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger, the wallets and the database.")]
+_Wallet = Annotated[str, typer.Option(help="Wallet whose hotkey signs receipts.")]
+_Hotkey = Annotated[str, typer.Option(help="Name of the hotkey.")]
+_Netuid = Annotated[int, typer.Option(help="The subnet.")]
+_Processes = Annotated[int | None, typer.Option(min=1, help="Model processes; as many as cores by default.")]
+_BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
+_Jobs = Annotated[int, typer.Option(min=1, help="Evaluations side by side.")]
+_Lease = Annotated[float, typer.Option(min=1.0, help="Seconds without a heart beat after which a worker is dead.")]
+_Trust = Annotated[bool, typer.Option("--trust-model", help="Only for your own models: go on where nothing isolates.")]
+_Accuracy = Annotated[float, typer.Option(min=0, max=1, help="Least accuracy of the entrance exam.")]
+_Slots = Annotated[int, typer.Option(min=1, help="Models of a hotkey in a competition.")]
+_Pushes = Annotated[int, typer.Option(min=1, help="Packages of a hotkey that a round examines.")]
+_Upload = Annotated[int, typer.Option(min=1, help="Largest package, in MiB.")]
 
 
 @app.command()
 def serve(
-    home: Annotated[
-        Path, typer.Option(envvar="GAS_HOME", help="Home with the ledger, the wallets and the database.")
-    ] = Path(".gas"),
-    wallet_name: Annotated[str, typer.Option(help="Wallet whose hotkey signs receipts.")] = "validator",
-    wallet_hotkey: Annotated[str, typer.Option(help="Name of the hotkey.")] = "default",
-    netuid: Annotated[int, typer.Option(help="The subnet.")] = 1,
+    home: _Home = Path(".gas"),
+    wallet_name: _Wallet = "validator",
+    wallet_hotkey: _Hotkey = "default",
+    netuid: _Netuid = 1,
     chain_endpoint: ChainEndpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8100,
     worker: Annotated[bool, typer.Option(help="Also examine and benchmark, in this process.")] = True,
-    exam_accuracy: Annotated[float, typer.Option(min=0, max=1, help="Least accuracy of the entrance exam.")] = 0.8,
-    slots: Annotated[int, typer.Option(min=1, help="Models of a hotkey in a modality.")] = 3,
-    pushes: Annotated[int, typer.Option(min=1, help="Packages of a hotkey that a round examines.")] = 10,
-    max_upload_mib: Annotated[int, typer.Option(min=1, help="Largest package, in MiB.")] = 2048,
-    processes: Annotated[int | None, typer.Option(min=1, help="Model processes; as many as cores by default.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 32,
-    trust_model: Annotated[
-        bool, typer.Option("--trust-model", help="Only for your own models: go on where nothing isolates.")
-    ] = False,
+    competitions: CompetitionsFile = None,
+    exam_accuracy: _Accuracy = 0.8,
+    slots: _Slots = 3,
+    pushes: _Pushes = 10,
+    max_upload_mib: _Upload = 2048,
+    processes: _Processes = None,
+    batch_size: _BatchSize = 32,
+    lease_seconds: _Lease = 60.0,
+    trust_model: _Trust = False,
 ) -> None:
     """Take submissions, wait for their commitments, examine, benchmark and sign receipts.
 
     Prints a line of JSON with the port when it serves; runs until SIGTERM or Ctrl-C. An interrupted run is resumed.
+    With a file of competitions its rules hold; the options for the exam, slots, pushes and size are for arenas
+    without one.
     """
-    from gas.arena.ports import ArenaConfig
-    from gas.cli.logs import configure_logs
-    from gas.cli.processes import die_with_parent
-
-    die_with_parent()
-    configure_logs()
-    config = ArenaConfig(
-        netuid=netuid,
-        slots=slots,
-        pushes_per_round=pushes,
-        max_upload_bytes=max_upload_mib * 2**20,
-        exam_accuracy=exam_accuracy,
-    )
+    config = _config(home, competitions, netuid, exam_accuracy, slots, pushes, max_upload_mib)
+    rules = WorkerRules(processes, batch_size, trust_model, lease_seconds=lease_seconds)
     settings = home_settings(home, chain_endpoint=chain_endpoint)
-    rules = _Rules(processes, batch_size, trust_model)
-    status = asyncio.run(_serve(settings, config, rules, wallet_name, wallet_hotkey, host, port, worker=worker))
-    _leave(status)
+    _begin()
+    leave(asyncio.run(_serve(settings, config, rules, wallet_name, wallet_hotkey, host, port, worker=worker)))
+
+
+@app.command("worker")
+def worker_command(
+    home: _Home = Path(".gas"),
+    name: Annotated[str, typer.Option(help="Name of this worker in its home.")] = "worker",
+    wallet_name: _Wallet = "validator",
+    wallet_hotkey: _Hotkey = "default",
+    netuid: _Netuid = 1,
+    chain_endpoint: ChainEndpoint = None,
+    competitions: CompetitionsFile = None,
+    exam_accuracy: _Accuracy = 0.8,
+    slots: _Slots = 3,
+    pushes: _Pushes = 10,
+    max_upload_mib: _Upload = 2048,
+    processes: _Processes = None,
+    batch_size: _BatchSize = 32,
+    jobs: _Jobs = 1,
+    lease_seconds: _Lease = 60.0,
+    trust_model: _Trust = False,
+) -> None:
+    """Examine and benchmark what an arena has taken, in this process and on this machine.
+
+    On another machine than the service's, name its PostgreSQL and S3 with GAS_DATABASE_URL and GAS_BLOBS_URL, and
+    the chain with --chain-endpoint. Rules must be the service's: give both the same file of competitions. Prints a
+    line of JSON when it works; runs until SIGTERM or Ctrl-C, and what it leaves is taken over by another worker.
+    """
+    config = _config(home, competitions, netuid, exam_accuracy, slots, pushes, max_upload_mib)
+    rules = WorkerRules(processes, batch_size, trust_model, jobs, lease_seconds)
+    settings = home_settings(home, chain_endpoint=chain_endpoint)
+    _begin()
+    leave(asyncio.run(_work(settings, config, rules, name, wallet_name, wallet_hotkey)))
 
 
 @app.command()
@@ -129,10 +150,87 @@ def status(
     print("Workers: " + (", ".join(f"{w['id']} ({w['seconds_since_beat']} s ago)" for w in workers) or "none"))
 
 
+def _begin() -> None:
+    from gas.cli.logs import configure_logs
+    from gas.cli.processes import die_with_parent
+
+    die_with_parent()
+    configure_logs()
+
+
+def _config(
+    home: Path, file: Path | None, netuid: int, accuracy: float, slots: int, pushes: int, upload_mib: int
+) -> ArenaConfig:
+    from gas.arena.ports import ArenaConfig
+
+    return ArenaConfig(
+        netuid=netuid,
+        slots=slots,
+        pushes_per_round=pushes,
+        max_upload_bytes=upload_mib * 2**20,
+        exam_accuracy=accuracy,
+        competitions=competitions_of(home, file),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What both the service and a worker stand on."""
+
+    signer: KeySigner
+    database: Database
+    packages: PackageDesk
+    submissions: Submissions
+
+
+def _desk(settings: HomeSettings, config: ArenaConfig, wallet: str, hotkey: str, scratch: Path) -> _Desk:
+    from gas.arena.packages import PackageDesk
+    from gas.arena.submissions import Submissions
+    from gas.chain.keys import load_hotkey
+    from gas.clock import RandomIds, SystemClock
+    from gas.storage.blobs import open_blobs
+    from gas.storage.database import open_database
+    from gas.submissions.limits import Limits
+
+    signer = load_hotkey(settings.wallets_path, wallet, hotkey)
+    packages = PackageDesk(Limits(packed_bytes=config.largest_upload))
+    database = open_database(settings.resolved_database_url)
+    blobs = open_blobs(settings.resolved_blobs_url)
+    submissions = Submissions(database, blobs, packages.check, config, SystemClock(), RandomIds(), scratch)
+    return _Desk(signer, database, packages, submissions)
+
+
+async def _work(
+    settings: HomeSettings, config: ArenaConfig, rules: WorkerRules, name: str, wallet: str, hotkey: str
+) -> int:
+    from gas.clock import SystemClock
+
+    with own_folder(settings.home, name) as folder:
+        desk = _desk(settings, config, wallet, hotkey, folder / "incoming")
+        try:
+            desk.submissions.sweep()
+            chain = await open_chain(settings, desk.signer, SystemClock())
+            crew = build_crew(
+                settings, config, rules, desk.signer, desk.database, desk.submissions, desk.packages, chain, folder
+            )
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+            await asyncio.to_thread(crew.start, lambda: loop.call_soon_threadsafe(stop.set))
+            print(json.dumps({"event": "working", "worker": name, "pid": os.getpid()}), flush=True)
+            try:
+                await stop.wait()
+            finally:
+                await asyncio.to_thread(crew.stop)
+            return 1 if crew.broken else 0
+        finally:
+            desk.database.close()
+
+
 async def _serve(
     settings: HomeSettings,
     config: ArenaConfig,
-    rules: _Rules,
+    rules: WorkerRules,
     wallet: str,
     hotkey: str,
     host: str,
@@ -140,163 +238,54 @@ async def _serve(
     *,
     worker: bool,
 ) -> int:
-    from gas.arena.packages import PackageDesk
-    from gas.arena.submissions import Submissions
-    from gas.chain.keys import load_hotkey
+    from contextlib import ExitStack
+
     from gas.cli.servers import Server, listen
     from gas.clock import RandomIds, SystemClock
     from gas.protocol.epistula import ReplayGuard
     from gas.protocol.server import EpistulaGate, MetagraphCache
-    from gas.storage.blobs import open_blobs
-    from gas.storage.database import open_database
-    from gas.submissions.limits import Limits
     from gas.web.api import ApiDependencies, create_app
 
-    clock, ids = SystemClock(), RandomIds()
-    signer = load_hotkey(settings.wallets_path, wallet, hotkey)
-    chain = await open_chain(settings, signer, clock)
-    # The foreman lives in another thread and loop than the API, so its connection is its own; it opens there.
-    foremans = await open_chain(settings, signer, clock) if worker else None
+    clock = SystemClock()
     socket = listen(host, port)
-    database = open_database(settings.resolved_database_url)
-    crew: _Crew | None = None
-    try:
-        scratch = settings.home / "arena" / "incoming"
-        desk = PackageDesk(Limits(packed_bytes=config.max_upload_bytes))
-        blobs = open_blobs(settings.resolved_blobs_url)
-        submissions = Submissions(database, blobs, desk.check, config, clock, ids, scratch)
-        submissions.sweep()
-        if not settings.database_url:
-            # Before the first request nobody else scans: what a killed service left is taken up at once.
-            await asyncio.to_thread(submissions.resume_scans, older_than_seconds=0.0)
-        metagraph = MetagraphCache(chain, config.netuid, clock)
-        gate = EpistulaGate(signer.ss58_address, metagraph, clock, ReplayGuard())
-        lease = rules.lease_seconds if worker else None
-        server = Server(
-            create_app(ApiDependencies(database, submissions, gate, metagraph, clock, ids, scratch, lease)), socket
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, server.stop)
-        if foremans is not None:
-            crew = _crew(settings, config, rules, signer, database, submissions, desk, foremans)
-            await asyncio.to_thread(crew.start, lambda: loop.call_soon_threadsafe(server.stop))
-        await server.start()
-        print(json.dumps({"event": "serving", "hotkey": signer.ss58_address, "port": server.port}), flush=True)
-        await server.wait()
-        return 1 if crew is not None and crew.broken else 0
-    finally:
-        socket.close()
-        if crew is not None:
-            await asyncio.to_thread(crew.stop)
-        elif foremans is not None:
-            await foremans.close()
-        await chain.close()
-        database.close()
-
-
-@dataclass(slots=True)
-class _Crew:
-    """The worker of this process: the jobs, and the foreman in a thread of its own.
-
-    Attributes:
-        jobs: Durable jobs.
-        foreman: Looks around.
-        stopping: Set to make everybody leave.
-        broken: Whether the foreman fell.
-    """
-
-    jobs: DurableJobs
-    foreman: Foreman
-    stopping: threading.Event
-    broken: bool = False
-    _thread: threading.Thread | None = field(default=None, init=False)
-
-    def start(self, on_broken: Any) -> None:
-        """Begin to work."""
-        self.foreman.job.register()
-        self.jobs.start()
-        self._thread = threading.Thread(target=self._run, args=(on_broken,), name="gas-foreman", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Leave; a run under way is given up at its next batch and resumed by the next worker."""
-        self.stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.foreman.loop.run(self.foreman.chain.close())
-        self.foreman.loop.close()
-        self.jobs.stop()
-
-    def _run(self, on_broken: Any) -> None:
-        import structlog
-
-        log = structlog.get_logger(__name__)
-        while not self.stopping.is_set():
-            try:
-                self.foreman.tick()
-            except GasError as error:
-                # The next look around may succeed: a chain or a database comes back.
-                log.warning("foreman_tick_failed", code=error.error_code, message=error.message)
-            except BaseException:
-                self.broken = True
-                on_broken()
-                raise
-            self.stopping.wait(_TICK_SECONDS)
-
-
-def _crew(
-    settings: HomeSettings,
-    config: ArenaConfig,
-    rules: _Rules,
-    signer: KeySigner,
-    database: Database,
-    submissions: Submissions,
-    desk: Any,
-    chain: Chain,
-) -> _Crew:
-    from gas.arena.dispatch import Foreman
-    from gas.arena.evaluation import BenchEvaluator
-    from gas.arena.workers import QUEUE, EvaluationJob
-    from gas.bench.engine import RunConfig
-    from gas.clock import RandomIds, SystemClock
-    from gas.sandbox import Tier, best_sandbox
-    from gas.storage.jobs import DurableJobs, JobsConfig
-
-    clock, stopping = SystemClock(), threading.Event()
-    weakest = Tier.PLAIN if rules.trust_model else Tier.NAMESPACES
-    work = settings.home / "arena"
-    # What a killed worker left: a home has one worker, and that is this one.
-    for left in (work / "runs", work / "packages"):
-        shutil.rmtree(left, ignore_errors=True)
-    url = settings.database_url or f"sqlite:///{settings.home / 'jobs.db'}"
-    jobs = DurableJobs(database, JobsConfig(url, {QUEUE: 1}, lease_seconds=rules.lease_seconds), clock, RandomIds())
-    evaluator = BenchEvaluator(
-        blobs=submissions.blobs,
-        sandbox=best_sandbox(weakest),
-        prepare=desk.prepare,
-        config=RunConfig(nonce="0" * 16, batch_size=rules.batch_size, processes=rules.processes, min_tier=weakest),
-        work=work / "runs",
-        cache=work / "pixels",
-        clock=clock,
-        stopping=stopping,
-    )
-    job = EvaluationJob(
-        database, submissions.blobs, evaluator, config, clock, signer, jobs, work / "packages", stopping
-    )
-    foreman = Foreman(database, chain, asyncio.Runner(), submissions, job, jobs, config, clock)
-    return _Crew(jobs, foreman, stopping)
-
-
-def _leave(status: int) -> None:
-    """End the process, soon even when a model's batch is still being waited for."""
-    deadline = time.monotonic() + _LEAVE_SECONDS
-    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    for thread in others:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    if status:
-        raise SystemExit(status)
+    with ExitStack() as stack:
+        stack.callback(socket.close)
+        folder = stack.enter_context(own_folder(settings.home, "service")) if worker else None
+        desk = _desk(settings, config, wallet, hotkey, settings.home / "arena" / "incoming")
+        stack.callback(desk.database.close)
+        chain = await open_chain(settings, desk.signer, clock)
+        # The foreman lives in another thread and loop than the API, so its connection is its own; it opens there.
+        foremans = await open_chain(settings, desk.signer, clock) if worker else None
+        crew = None
+        try:
+            desk.submissions.sweep()
+            if not settings.database_url:
+                # Before the first request nobody else scans: what a killed service left is taken up at once.
+                await asyncio.to_thread(desk.submissions.resume_scans, older_than_seconds=0.0)
+            metagraph = MetagraphCache(chain, config.netuid, clock)
+            gate = EpistulaGate(desk.signer.ss58_address, metagraph, clock, ReplayGuard())
+            lease = rules.lease_seconds if worker else None
+            deps = ApiDependencies(
+                desk.database, desk.submissions, gate, metagraph, clock, RandomIds(), desk.submissions.scratch, lease
+            )
+            server = Server(create_app(deps), socket)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, server.stop)
+            if foremans is not None and folder is not None:
+                crew = build_crew(
+                    settings, config, rules, desk.signer, desk.database, desk.submissions, desk.packages, foremans,
+                    folder,
+                )  # fmt: skip
+                await asyncio.to_thread(crew.start, lambda: loop.call_soon_threadsafe(server.stop))
+            await server.start()
+            hello = {"event": "serving", "hotkey": desk.signer.ss58_address, "port": server.port}
+            print(json.dumps(hello), flush=True)
+            await server.wait()
+            return 1 if crew is not None and crew.broken else 0
+        finally:
+            if crew is not None:
+                await asyncio.to_thread(crew.stop)
+            elif foremans is not None:
+                await foremans.close()
+            await chain.close()

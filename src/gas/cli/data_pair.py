@@ -7,7 +7,7 @@ and photos; the fake ones are made on the spot by generators that run on a CPU.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -18,8 +18,9 @@ from gas.cli.data_text import progress_bar
 
 if TYPE_CHECKING:
     from gas.datasets.registry import DatasetEntry
+    from gas.types import Modality
 
-__all__ = ["register"]
+__all__ = ["make_pair", "register"]
 
 _CLIP_FRAMES: Final = 24
 _SIDE: Final = 96
@@ -52,32 +53,61 @@ def pair_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a small pair of real and generated media out of what packages carry, with its registry."""
-    from gas.errors import ConfigurationError, StorageError
+    from gas.types import Modality
 
-    makers = {"image": _images, "video": _videos, "audio": _sounds}
-    if modality not in makers:
+    if modality not in tuple(Modality):
         raise typer.BadParameter("The modality is image, video or audio.")
-    counts = {"real": 0, "fake": 0}
-    try:
-        if out.exists() and any(out.iterdir()):
-            raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
-        with progress_bar(not as_json) as report:
-            for kind, suffix, data in makers[modality](count, seed):
-                folder = out / kind
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
-                counts[kind] += 1
-                if report:
-                    report("making", sum(counts.values()), 2 * count)
-        (out / "registry.yaml").write_text(_registry(modality), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"The pair can't be written to {out} ({error.strerror}).") from error
+    with progress_bar(not as_json) as report:
+        counts = make_pair(Modality(modality), out, count, seed, report)
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **counts}))
         return
     typer.echo(f"{counts['real']} real and {counts['fake']} fake media in {out}, with {out / 'registry.yaml'}")
     if counts["real"] < count:
         typer.echo(f"Note: the packages carry material for {counts['real']} of {count} only.")
+
+
+def make_pair(
+    modality: Modality,
+    out: Path,
+    count: int,
+    seed: int = 0,
+    report: Callable[[str, int, int], None] | None = None,
+) -> dict[str, int]:
+    """Make a pair with its ``registry.yaml``, which is written last.
+
+    Args:
+        modality: Of all media.
+        out: New or empty folder.
+        count: Media of each class, as far as the packages carry material.
+        seed: Of all draws.
+        report: Told the step, how many media are made and how many there will be.
+
+    Returns:
+        Number of real and of fake media.
+
+    Raises:
+        ConfigurationError: The folder is not empty, or a generator is missing.
+        StorageError: The folder can't be written.
+    """
+    from gas.errors import ConfigurationError, StorageError
+
+    makers = {"image": _images, "video": _videos, "audio": _sounds}
+    counts = {"real": 0, "fake": 0}
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
+        for kind, suffix, data in makers[modality.value](count, seed):
+            folder = out / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
+            counts[kind] += 1
+            if report:
+                report("making", sum(counts.values()), 2 * count)
+        (out / "registry.yaml").write_text(_registry(modality.value), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"The pair can't be written to {out} ({error.strerror}).") from error
+    return counts
 
 
 def _registry(modality: str) -> str:

@@ -74,7 +74,7 @@ def plan_command(
 
     from gas.datasets.plan_draw import CANDIDATE_COLUMNS, draw_plan, slim
     from gas.datasets.plan_file import sign_plan, write_plan
-    from gas.datasets.plan_round import NormalOptions
+    from gas.datasets.plan_round import NormalOptions, poorest_rate
     from gas.datasets.plan_spec import PlanSpec
     from gas.datasets.store import open_store
     from gas.errors import ConfigurationError
@@ -115,7 +115,7 @@ def plan_command(
         write_plan(plan, out)
         frozen = None
         if round_folder is not None:
-            options = NormalOptions(size - size % 2, frames, seconds, _poorest_rate(plan, store))
+            options = NormalOptions(size - size % 2, frames, seconds, poorest_rate(plan, store))
             frozen = _freeze(plan, store, round_folder, options, report)
     if as_json:
         typer.echo(json.dumps(_described(plan, out, frozen)))
@@ -185,21 +185,6 @@ def _signer(wallet: str, home: Path | None, wallets: Path | None) -> Signer:
     name, _, hotkey = wallet.partition("/")
     settings = HomeSettings() if home is None else HomeSettings(home=home)
     return load_hotkey(wallets or settings.wallets_path, name, hotkey or "default")
-
-
-def _poorest_rate(plan: Plan, store: DataStore) -> int:
-    """Lowest sample rate among a plan's sounds, within what the normalisation can take; Hz."""
-    import pyarrow.compute as pc
-
-    from gas.datasets.normalise_audio import MIN_SOURCE_RATE, SOUND_RATE
-    from gas.types import Modality
-
-    lowest = float(SOUND_RATE)
-    for name in pc.unique(plan.table["dataset"]).to_pylist() if plan.modality is Modality.AUDIO else ():
-        rows = store.table(name, ["sha256", "rate"])
-        rates = rows.filter(pc.is_in(rows["sha256"], value_set=plan.table["sample_id"].combine_chunks()))["rate"]
-        lowest = min(lowest, pc.min(rates.filter(pc.greater_equal(rates, MIN_SOURCE_RATE))).as_py() or lowest)
-    return int(lowest)
 
 
 def _freeze(

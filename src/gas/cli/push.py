@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ import typer
 from gas.cli.endpoint import ChainEndpoint
 from gas.types import Modality, Vertical
 
-__all__ = ["push", "status"]
+__all__ = ["homes_arena", "push", "status"]
 
 _MODEL = "Package (zip or folder) of {} detector."
 
@@ -29,9 +31,16 @@ def push(
     api_url: Annotated[str, typer.Option(help="The arena's address.")] = "http://127.0.0.1:8100",
     arena_hotkey: Annotated[str, typer.Option(help="The arena's hotkey; default: the validator's of the home.")] = "",
     vertical: Annotated[Vertical, typer.Option(help="Specialisation.")] = Vertical.GENERAL,
+    retry_delay: Annotated[
+        float, typer.Option(min=0.0, help="Seconds before the next try when the arena or the chain does not answer.")
+    ] = 10.0,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries.")] = 3,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check, upload and commit one package a modality.
+    """Check, upload and commit one package a modality; the same command finishes what was interrupted.
+
+    A large package travels in pieces, and goes on where it stopped. When the arena or the chain does not answer, or
+    the chain says that it is too soon, the push is tried again after a pause.
 
     Exit status 0 when every package is handed in and committed, 1 when one is refused.
     """
@@ -55,6 +64,8 @@ def push(
             api_url,
             arena_hotkey,
             vertical,
+            retry_delay=retry_delay,
+            retries=retries,
             quiet=json_output,
         )
     )
@@ -97,13 +108,18 @@ async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str,
 
     wallets = HomeSettings(home=home).wallets_path
     signer = load_hotkey(wallets, wallet, hotkey)
-    arena = arena_hotkey or _homes_arena(wallets)
+    arena = arena_hotkey or homes_arena(wallets)
     async with httpx.AsyncClient(timeout=60) as http:
         client = SignedClient(signer, http, SystemClock(), RandomIds())
         return dict(await submission_status(client, url.rstrip("/"), arena, model_id))
 
 
-def _homes_arena(wallets: Path) -> str:
+def homes_arena(wallets: Path) -> str:
+    """Hotkey of the arena of this home: its validator's.
+
+    Raises:
+        ConfigurationError: The home has none.
+    """
     from gas.chain.keys import view_wallet
     from gas.errors import ConfigurationError
 
@@ -114,6 +130,18 @@ def _homes_arena(wallets: Path) -> str:
             "The home has no validator's wallet, so the arena's hotkey is not known.",
             hint="Name it with --arena-hotkey; the arena's owner tells it.",
         ) from error
+
+
+@contextmanager
+def _upload_bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes that appears with the first piece."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 async def _push(
@@ -127,6 +155,8 @@ async def _push(
     arena_hotkey: str,
     vertical: Vertical,
     *,
+    retry_delay: float,
+    retries: int,
     quiet: bool,
 ) -> list[dict[str, Any]]:
     import tempfile
@@ -138,12 +168,13 @@ async def _push(
     from gas.chain.keys import load_hotkey
     from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import RandomIds, SystemClock
-    from gas.protocol.client import SignedClient
+    from gas.errors import ChainUnreachable, RateLimited
+    from gas.protocol.client import PeerUnreachable, SignedClient
     from gas.submissions.pack import pack
 
     settings, clock = home_settings(home, chain_endpoint=endpoint), SystemClock()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
-    arena = arena_hotkey or _homes_arena(settings.wallets_path)
+    arena = arena_hotkey or homes_arena(settings.wallets_path)
     chain = await open_chain(settings, signer, clock)
     results = []
     try:
@@ -160,18 +191,28 @@ async def _push(
                         if not quiet:
                             print(f"{modality}: {step}")
 
-                    pushed = await push_package(
-                        file,
-                        modality,
-                        vertical,
-                        url=url.rstrip("/"),
-                        arena_hotkey=arena,
-                        hotkey=signer.ss58_address,
-                        netuid=netuid,
-                        client=client,
-                        chain=chain,
-                        on_step=say,
-                    )
+                    with _upload_bar(not quiet) as report:
+                        for attempt in range(retries + 1):
+                            try:
+                                pushed = await push_package(
+                                    file,
+                                    modality,
+                                    vertical,
+                                    url=url.rstrip("/"),
+                                    arena_hotkey=arena,
+                                    hotkey=signer.ss58_address,
+                                    netuid=netuid,
+                                    client=client,
+                                    chain=chain,
+                                    on_step=say,
+                                    on_upload=report,
+                                )
+                                break
+                            except (PeerUnreachable, ChainUnreachable, RateLimited) as error:
+                                if attempt == retries:
+                                    raise
+                                say(f"{error} Trying again in {retry_delay:g} s.")
+                                await asyncio.sleep(retry_delay)
                     model_id = pushed.receipt.model_id
                     found = await submission_status(client, url.rstrip("/"), arena, model_id)
                     say(f"committed in block {pushed.block}; model {model_id} is {found['state']}")

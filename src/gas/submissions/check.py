@@ -13,12 +13,13 @@ import json
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from gas.errors import InfrastructureError, PackageRejected, Reason
-from gas.submissions.archive import expected_name, extract, inspect_archive
+from gas.submissions.archive import Listing, expected_name, extract, inspect_archive
 from gas.submissions.code import check_code
 from gas.submissions.fingerprint import (
     Fingerprint,
@@ -101,7 +102,7 @@ def check(
     try:
         if path.is_dir():
             names, found = _folder(path)
-            return _Check(path, limits, modality).report(names, found, None)
+            return _Check(path, limits, modality).report(names, found)
         return _check_zip(path, limits, modality, workdir)
     except OSError as error:
         raise InfrastructureError(f"The package {path.name} can't be checked: {error.strerror}.") from error
@@ -109,18 +110,28 @@ def check(
 
 def _check_zip(path: Path, limits: Limits, modality: Modality | None, workdir: Path | None) -> CheckReport:
     listing = inspect_archive(path, limits)
-    archive_hash = file_sha256(path)
+    # Hashing takes longer than unpacking, and neither needs the other.
+    with ThreadPoolExecutor(1, thread_name_prefix="archive-hash") as pool:
+        archive_hash = pool.submit(file_sha256, path)
+        report = _check_listed(path, listing, limits, modality, workdir)
+        return replace(report, fingerprint=replace(report.fingerprint, archive_sha256=archive_hash.result()))
+
+
+def _check_listed(
+    path: Path, listing: Listing, limits: Limits, modality: Modality | None, workdir: Path | None
+) -> CheckReport:
+    """The report on an archive whose structure is known, without the archive's own hash."""
+    nothing = Fingerprint(None, None, None)
     if listing.broken:
-        return CheckReport(_sorted(listing.reasons), None, Fingerprint(archive_hash, None, None))
+        return CheckReport(_sorted(listing.reasons), None, nothing)
     folder = Path(tempfile.mkdtemp(prefix="gas-check-", dir=workdir))
     try:
         with path.open("rb") as file:
             extract(file, listing.entries, folder, limits)
         names = [entry.name for entry in listing.entries]
-        return _Check(folder, limits, modality).report(names, list(listing.unexpected), archive_hash)
+        return _Check(folder, limits, modality).report(names, list(listing.unexpected))
     except PackageRejected as rejected:
-        reasons = _sorted((*listing.unexpected, *rejected.reasons))
-        return CheckReport(reasons, None, Fingerprint(archive_hash, None, None))
+        return CheckReport(_sorted((*listing.unexpected, *rejected.reasons)), None, nothing)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -151,7 +162,7 @@ class _Check:
         self.limits = limits
         self.modality = modality
 
-    def report(self, names: list[str], found: list[Reason], archive_hash: str | None) -> CheckReport:
+    def report(self, names: list[str], found: list[Reason]) -> CheckReport:
         parts = layout(names)
         found = [*found, *parts.reasons]
         if parts.format == "onnx":
@@ -163,8 +174,7 @@ class _Check:
             found.append(
                 Reason("wrong_modality", f"The model is for {package.modality}, not for {self.modality}.", where)
             )
-        whole = Fingerprint(archive_hash, prints.weights_sha256, prints.code_sha256, prints.sketches)
-        return CheckReport(_sorted(found), None if found else package, whole)
+        return CheckReport(_sorted(found), None if found else package, prints)
 
     def onnx(self, name: str | None, found: list[Reason]) -> tuple[Package | None, Fingerprint]:
         prints = Fingerprint(None, None, None)

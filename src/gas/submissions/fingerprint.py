@@ -15,6 +15,7 @@ import io
 import mmap
 import tokenize
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -148,11 +149,17 @@ def tensor_weights(path: Path, limits: Limits | None = None) -> tuple[str, tuple
         raise InfrastructureError(f"The weights {path.name} changed while they were read.")
     digest, sketches = hashlib.sha256(), []
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ThreadPoolExecutor(1, thread_name_prefix="sketch") as pool,
+        ):
             for tensor in sorted(header.tensors, key=lambda t: t.name):
                 with memoryview(data) as view, view[tensor.begin : tensor.end] as part:
+                    # Both read the same pages; the hash, which takes longer, hides the sketch.
+                    sketch = pool.submit(_sketch, part, tensor.dtype) if len(part) > _CHUNK else None
                     _feed(digest, tensor.name, tensor.dtype, part)
-                    sketches.append(_sketch(part, tensor.dtype))
+                    sketches.append(_sketch(part, tensor.dtype) if sketch is None else sketch.result())
     except OSError as error:
         raise InfrastructureError(f"The weights {path.name} can't be read: {error.strerror}.") from error
     return digest.hexdigest(), _largest(sketches)
@@ -216,7 +223,7 @@ def _sketch(data: memoryview, dtype: str) -> TensorSketch | None:
         signs = _signs()[: len(values)]
         # Every chunk turns the buckets by one, so that equal signs at equal places of two chunks do not add up.
         sums += np.roll(_fold(signs * values), index)
-        ones += np.roll(_fold(signs), index)
+        ones += np.roll(_folded_signs() if len(values) == _CHUNK else _fold(signs), index)
         total += float(values.sum(dtype=np.float64))
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     vector = sums - total / count * ones
@@ -236,10 +243,18 @@ def _signs() -> NDArray[np.float32]:
     return signs
 
 
+@cache
+def _folded_signs() -> NDArray[np.float64]:
+    """What a whole chunk of ones folds to."""
+    folded = _fold(_signs())
+    folded.setflags(write=False)
+    return folded
+
+
 def _fold(values: NDArray[np.float32]) -> NDArray[np.float64]:
     if rest := -len(values) % SKETCH_SIZE:
         values = np.pad(values, (0, rest))
-    return np.asarray(values.reshape(-1, SKETCH_SIZE).sum(axis=0, dtype=np.float64))
+    return np.asarray(np.add.reduce(values.reshape(-1, SKETCH_SIZE), axis=0, dtype=np.float64))
 
 
 def _floats(data: memoryview, dtype: str) -> NDArray[np.float32]:
@@ -249,7 +264,7 @@ def _floats(data: memoryview, dtype: str) -> NDArray[np.float32]:
         values = np.clip(np.frombuffer(data, "<f8"), -_MAX_WEIGHT, _MAX_WEIGHT).astype(np.float32)
     else:
         values = np.frombuffer(data, _FLOATS[dtype]).astype(np.float32, copy=False)
-    if not np.abs(values).max() <= _MAX_WEIGHT:
+    if not (values.min() >= -_MAX_WEIGHT and values.max() <= _MAX_WEIGHT):
         # Values beyond any real weight, and those that are no numbers, would drown the others.
         values = np.clip(np.nan_to_num(values), -_MAX_WEIGHT, _MAX_WEIGHT)
     return values

@@ -37,7 +37,7 @@ model:
 """
 
 _CODE: Final = '''\
-"""A tiny {modality} detector to start from: untrained, so it only guesses.
+"""A small {modality} detector to start from: untrained, it only guesses; `gascli d train` teaches it.
 
 Input: {input}.
 Output: logits [B, num_classes]; the first is real, the second fake.
@@ -50,21 +50,24 @@ from torch import nn
 
 
 class Detector(nn.Module):
-    """Two convolutions, a mean and one linear layer."""
+    """{about}"""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.first = nn.Conv{dims}d({channels}, {width}, 3, stride={stride}, padding=1)
-        self.second = nn.Conv{dims}d({width}, {width}, 3, stride={stride}, padding=1)
-        self.head = nn.Linear({width}, num_classes)
+        layers, before = [], {channels}
+        for width, kernel in ({widths}):
+            layers += [nn.Conv2d(before, width, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            before = width
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * before, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        {prepare}
-        x = F.relu(self.first(x))
-        x = F.relu(self.second(x))
-        x = x.mean(dim={axes})
-        {combine}return self.head(x)
-
+{prepare}
+        x = self.layers(x)
+        # Where something is says little; how much there is of it, and how unevenly, says more.
+        mean = x.mean(dim=(2, 3))
+        spread = torch.sqrt(F.relu(x.square().mean(dim=(2, 3)) - mean.square()) + 1e-4)
+        {combine}
 
 def load_model(weights_path: str, num_classes: int = 2, **model_params) -> nn.Module:
     """Build the network and fill it; called once, inside of the sandbox."""
@@ -73,35 +76,46 @@ def load_model(weights_path: str, num_classes: int = 2, **model_params) -> nn.Mo
     return model.eval()
 '''
 
+_RESIDUAL: Final = """\
+        x = x.float()
+        residual = x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        # Clipped low and high: faint texture counts, and edges do not drown it.
+        x = torch.cat([(residual / 4).clamp(-1, 1), (residual / 24).clamp(-1, 1)], dim=1)"""
+
 _FILL: Final[dict[Modality, dict[str, object]]] = {
     Modality.IMAGE: {
         "input": "uint8 [B, 3, H, W], RGB, 0 to 255",
-        "dims": 2,
-        "channels": 3,
-        "stride": 2,
-        "prepare": "x = x.float() / 127.5 - 1.0",
-        "axes": "(2, 3)",
-        "combine": "",
+        "about": "Convolutions over what a 3 x 3 mean leaves of a picture.",
+        "channels": 6,
+        "prepare": _RESIDUAL,
+        "combine": "return self.head(torch.cat((mean, spread), dim=1))\n",
     },
     Modality.VIDEO: {
         "input": "uint8 [B, T, 3, H, W], RGB, 0 to 255",
-        "dims": 2,
-        "channels": 3,
-        "stride": 2,
-        "prepare": "batch, frames = x.shape[:2]\n        x = x.flatten(0, 1).float() / 127.5 - 1.0",
-        "axes": "(2, 3)",
-        "combine": "x = x.view(batch, frames, -1).mean(dim=1)\n        ",
+        "about": "Convolutions over what a 3 x 3 mean leaves of every fourth frame; the mean over frames.",
+        "channels": 6,
+        "prepare": "        x = x[:, ::4]\n        batch, frames = x.shape[:2]\n        x = x.flatten(0, 1)\n"
+        + _RESIDUAL,
+        "combine": (
+            "x = torch.cat((mean, spread), dim=1)\n        return self.head(x.view(batch, frames, -1).mean(dim=1))\n"
+        ),
     },
     Modality.AUDIO: {
         "input": "float32 [B, samples], -1 to 1, mono",
-        "dims": 1,
+        "about": "Convolutions over the logarithm of a spectrogram.",
         "channels": 1,
-        "stride": 4,
-        "prepare": "x = x.unsqueeze(1)",
-        "axes": "2",
-        "combine": "",
+        "prepare": (
+            "        window = torch.hann_window(512, device=x.device)\n"
+            "        spectrum = torch.stft(x.float(), 512, 256, window=window, return_complex=True)\n"
+            "        x = torch.log(spectrum.abs() + 1e-4).unsqueeze(1)\n"
+            "        # Loudness must not tell the classes apart.\n"
+            "        x = x - x.mean(dim=(2, 3), keepdim=True)"
+        ),
+        "combine": "return self.head(torch.cat((mean, spread), dim=1))\n",
     },
 }
+_LAYERS: Final = ((24, 5), (48, 3), (64, 3))
+"""Width and kernel of the scaffold's convolutions."""
 
 
 def create(folder: Path, name: str, modality: Modality, format: str = "safetensors", seed: int = 0) -> tuple[Path, ...]:
@@ -140,15 +154,34 @@ def _safetensors(name: str, modality: Modality, seed: int) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     config = _CONFIG.format(name=name, modality=modality, preprocessing=_PREPROCESSING[modality])
-    code = _CODE.format(modality=modality, width=_WIDTH, **_FILL[modality])
+    widths = ", ".join(f"({width}, {kernel})" for width, kernel in _LAYERS)
+    code = _CODE.format(modality=modality, widths=widths, **_FILL[modality])
     return {
         "model_config.yaml": config.encode(),
         "model.py": code.encode(),
-        "model.safetensors": save(_weights(modality, seed)),
+        "model.safetensors": save(_network(modality, seed)),
     }
 
 
+def _network(modality: Modality, seed: int) -> dict[str, NDArray[np.generic]]:
+    """Untrained weights of the safetensors scaffold."""
+    rng, before = np.random.default_rng(seed), 1 if modality is Modality.AUDIO else 6
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for number, (width, kernel) in enumerate(_LAYERS):
+        scale = np.sqrt(2.0 / (before * kernel * kernel))
+        values = rng.normal(size=(width, before, kernel, kernel)) * scale
+        tensors[f"layers.{3 * number}.weight"] = values.astype(np.float32)
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            tensors[f"layers.{3 * number + 1}.{name}"] = np.full(width, value, np.float32)
+        tensors[f"layers.{3 * number + 1}.num_batches_tracked"] = np.zeros((), np.int64)
+        before = width
+    tensors["head.weight"] = (rng.normal(size=(2, 2 * before)) * 0.1).astype(np.float32)
+    tensors["head.bias"] = np.zeros(2, np.float32)
+    return tensors
+
+
 def _weights(modality: Modality, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Untrained weights of the ONNX scaffold."""
     kernel = (3,) if modality is Modality.AUDIO else (3, 3)
     channels = 1 if modality is Modality.AUDIO else 3
     shapes: dict[str, tuple[int, ...]] = {

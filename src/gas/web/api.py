@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import Path as PathParameter
+from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
@@ -23,6 +24,8 @@ from gas.storage.database import Database
 from gas.storage.tables import ExecutorRow, SubmissionRow
 from gas.types import Modality, Vertical
 from gas.web import views
+from gas.web.chunked import CHUNK_BYTES, Pieces
+from gas.web.document import JPEG, PIECE, UPLOAD, install_validation_handler, refusals
 from gas.web.uploads import FORM_OVERHEAD_BYTES, read_upload, temporary_file
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ __all__ = ["ApiDependencies", "create_app"]
 T = TypeVar("T")
 
 _UPLOAD_PATH = "/submissions"
+Name = Annotated[str, PathParameter(max_length=256, pattern=r"^[^\x00-\x1f]+$")]
+"""What a path may name a thing by: databases choke on the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
     app = FastAPI(title="GAS arena", version=__version__, openapi_url="/api/v1/openapi.json", docs_url=None)
     app.router.redirect_slashes = False
     install_error_handler(app)
+    install_validation_handler(app)
     registry = CollectorRegistry()
     _count_requests(app, registry)
     app.include_router(_author_routes(deps), prefix="/api/v1", tags=["authors"])
@@ -80,40 +86,73 @@ def create_app(deps: ApiDependencies) -> FastAPI:
 def _author_routes(deps: ApiDependencies) -> APIRouter:
     router = APIRouter()
 
-    @router.post(_UPLOAD_PATH, status_code=201, responses={409: {}, 413: {}, 422: {}, 429: {}})
+    @router.post(_UPLOAD_PATH, status_code=201, responses=refusals(415, 422, signed=True), openapi_extra=UPLOAD)
     async def submit(request: Request) -> JSONResponse:
         """Hand in a package: multipart form with ``zip``, ``modality`` and optionally ``vertical``; signed."""
-        received = await _receive(deps, request)
-        if received.created:
-            return JSONResponse(_receipt(received), status_code=201)
-        return JSONResponse(
-            {
-                "error": {
-                    "code": "content_known",
-                    "message": f"This hotkey has handed in this content already; it is {received.state}.",
-                    **_receipt(received),
-                    "state": received.state.value,
-                    "reasons": [reason.as_dict() for reason in received.reasons],
-                }
-            },
-            status_code=409,
-        )
+        return _received(await _receive(deps, request))
 
-    @router.get("/submissions")
+    blobs = deps.submissions.blobs
+    pieces = Pieces(deps.scratch.parent / "uploads", deps.clock, deps.submissions.config.largest_upload)
+
+    @router.get("/uploads/{sha256}", responses=refusals(422, signed=True))
+    async def upload_offset(request: Request, sha256: str) -> dict[str, Any]:
+        """How much of a package has arrived, and how large a piece may be; signed."""
+        hotkey = await _signed(deps, request)
+        await asyncio.to_thread(pieces.sweep)
+        return {"offset": await asyncio.to_thread(pieces.offset, hotkey, sha256), "chunk_bytes": CHUNK_BYTES}
+
+    @router.put("/uploads/{sha256}", responses=refusals(422, signed=True), openapi_extra=PIECE)
+    async def upload_piece(request: Request, sha256: str) -> dict[str, Any]:
+        """Add the piece that begins at the header ``Upload-Offset``; signed."""
+        offset = _offset(request.headers.get("upload-offset", ""))
+        signed = await deps.gate.receive(request, limit=CHUNK_BYTES)
+        return {"offset": await asyncio.to_thread(pieces.append, signed.hotkey, sha256, offset, signed.body)}
+
+    @router.post("/uploads/{sha256}/submit", status_code=201, responses=refusals(404, 422, signed=True))
+    async def submit_upload(
+        request: Request, sha256: str, modality: Modality, vertical: Vertical = Vertical.GENERAL
+    ) -> JSONResponse:
+        """Hand in a package that has arrived in pieces; answers as ``POST /submissions``; signed."""
+        hotkey = await _signed(deps, request)
+        package = await asyncio.to_thread(pieces.take, hotkey, sha256)
+        try:
+            return _received(await asyncio.to_thread(deps.submissions.receive, hotkey, package, modality, vertical))
+        finally:
+            package.unlink(missing_ok=True)
+
+    @router.get("/submissions", responses=refusals(422, signed=True))
     async def mine(request: Request, modality: Modality | None = None) -> list[dict[str, Any]]:
         """Your submissions; signed."""
         hotkey = await _signed(deps, request)
         return await _read(deps, lambda session: views.submissions_view(session, hotkey, modality))
 
-    @router.get("/submissions/{submission_id}")
-    async def one_of_mine(request: Request, submission_id: str) -> dict[str, Any]:
+    @router.get("/submissions/{submission_id}", responses=refusals(404, 422, signed=True))
+    async def one_of_mine(request: Request, submission_id: Name) -> dict[str, Any]:
         """One of your submissions, with its runs and what to fix; signed."""
         hotkey = await _signed(deps, request)
         found = await _read(deps, lambda session: views.submission_view(session, hotkey, submission_id))
         return _or_404(found, "submission")
 
-    @router.delete("/submissions/{submission_id}", status_code=204)
-    async def withdraw(request: Request, submission_id: str) -> Response:
+    @router.get("/submissions/{submission_id}/errors", responses=refusals(404, 422, signed=True))
+    async def errors(request: Request, submission_id: Name) -> list[dict[str, Any]]:
+        """The worst errors of one of your submissions among public media; signed."""
+        hotkey = await _signed(deps, request)
+        found = await _read(deps, lambda session: views.errors_view(session, blobs, hotkey, submission_id))
+        return _or_404(found, "submission")
+
+    @router.get(
+        "/submissions/{submission_id}/errors/{sample_id}",
+        response_class=Response,
+        responses={**refusals(404, 422, signed=True), **JPEG},
+    )
+    async def picture(request: Request, submission_id: Name, sample_id: Name) -> Response:
+        """A small picture of one of these errors, JPEG; signed."""
+        hotkey = await _signed(deps, request)
+        found = await _read(deps, lambda session: views.picture_view(session, blobs, hotkey, submission_id, sample_id))
+        return Response(_or_404(found, "error"), media_type="image/jpeg")
+
+    @router.delete("/submissions/{submission_id}", status_code=204, responses=refusals(404, 422, signed=True))
+    async def withdraw(request: Request, submission_id: Name) -> Response:
         """Withdraw one of your submissions; signed."""
         hotkey = await _signed(deps, request)
         try:
@@ -128,35 +167,40 @@ def _author_routes(deps: ApiDependencies) -> APIRouter:
 def _public_routes(deps: ApiDependencies) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/leaderboard/{modality}")
-    async def leaderboard(modality: Modality) -> dict[str, Any]:
-        """Standings of the last closed round."""
-        return await _read(deps, lambda session: views.leaderboard_view(session, modality))
+    @router.get("/leaderboard/{modality}", responses=refusals(422))
+    async def leaderboard(modality: Modality, vertical: Vertical = Vertical.GENERAL) -> dict[str, Any]:
+        """Standings of the last closed round of a competition."""
+        return await _read(deps, lambda session: views.leaderboard_view(session, modality, vertical))
 
-    @router.get("/rounds")
+    @router.get("/competitions")
+    async def competitions() -> list[dict[str, Any]]:
+        """What the arena offers, and the rules of each competition."""
+        return [one.as_dict() for one in deps.submissions.config.offered.all]
+
+    @router.get("/rounds", responses=refusals())
     async def rounds() -> list[dict[str, Any]]:
         """All rounds."""
         return await _read(deps, views.rounds_view)
 
-    @router.get("/runs/{run_id}")
-    async def run(request: Request, run_id: str) -> dict[str, Any]:
+    @router.get("/runs/{run_id}", responses=refusals(404, 422, signed=True))
+    async def run(request: Request, run_id: Name) -> dict[str, Any]:
         """One run; its scores after the end of the round, or at once for its author (signed)."""
         reader = await _maybe_signed(deps, request)
         return _or_404(await _read(deps, lambda session: views.run_view(session, run_id, reader)), "run")
 
-    @router.get("/runs/{run_id}/receipt")
-    async def receipt(request: Request, run_id: str) -> dict[str, Any]:
+    @router.get("/runs/{run_id}/receipt", responses=refusals(404, 422, signed=True))
+    async def receipt(request: Request, run_id: Name) -> dict[str, Any]:
         """The validator's signed receipt of one run."""
         reader = await _maybe_signed(deps, request)
         found = await _read(deps, lambda session: views.receipt_view(session, run_id, reader))
         return dict(_or_404(found, "receipt"))
 
-    @router.get("/generators")
+    @router.get("/generators", responses=refusals())
     async def generators() -> list[dict[str, Any]]:
         """Verified media and fool counts of each generator."""
         return await _read(deps, views.generators_view)
 
-    @router.get("/stats")
+    @router.get("/stats", responses=refusals())
     async def stats() -> dict[str, Any]:
         """How much there is of everything."""
         return await _read(deps, views.stats_view)
@@ -172,7 +216,7 @@ def _operator_routes(deps: ApiDependencies, registry: CollectorRegistry) -> APIR
         """The process answers."""
         return {"status": "ok"}
 
-    @router.get("/readyz")
+    @router.get("/readyz", responses={503: {"description": "Something is missing; the body says what."}})
     async def readyz() -> JSONResponse:
         """Database, chain and, where one belongs to it, a worker are there."""
         checks = {
@@ -185,7 +229,7 @@ def _operator_routes(deps: ApiDependencies, registry: CollectorRegistry) -> APIR
         ready = all(checks.values())
         return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse, responses=refusals())
     async def metrics() -> Response:
         """Prometheus' text format."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -200,7 +244,7 @@ def _operator_routes(deps: ApiDependencies, registry: CollectorRegistry) -> APIR
 
 
 async def _receive(deps: ApiDependencies, request: Request) -> Received:
-    limit = deps.submissions.config.max_upload_bytes
+    limit = deps.submissions.config.largest_upload
     await asyncio.to_thread(deps.scratch.mkdir, parents=True, exist_ok=True)
     body = deps.scratch / f"{deps.ids.new()}.body"
     try:
@@ -224,6 +268,29 @@ async def _receive(deps: ApiDependencies, request: Request) -> Received:
         raise StorageError(f"The upload could not be stored ({error.strerror}).") from error
     finally:
         body.unlink(missing_ok=True)
+
+
+def _received(received: Received) -> JSONResponse:
+    if received.created:
+        return JSONResponse(_receipt(received), status_code=201)
+    return JSONResponse(
+        {
+            "error": {
+                "code": "content_known",
+                "message": f"This hotkey has handed in this content already; it is {received.state}.",
+                **_receipt(received),
+                "state": received.state.value,
+                "reasons": [reason.as_dict() for reason in received.reasons],
+            }
+        },
+        status_code=409,
+    )
+
+
+def _offset(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise RequestRefused("The header Upload-Offset must be a number of bytes.", status=422, code="bad_upload")
+    return int(text)
 
 
 E = TypeVar("E", Modality, Vertical)

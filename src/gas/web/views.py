@@ -12,13 +12,17 @@ from typing import Any
 from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
+from gas.arena.errors_shown import error_picture, shown_errors
 from gas.arena.rounds import standings
+from gas.storage.blobs import BlobStore
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
-from gas.types import Modality
+from gas.types import Modality, Vertical
 
 __all__ = [
+    "errors_view",
     "generators_view",
     "leaderboard_view",
+    "picture_view",
     "receipt_view",
     "rounds_view",
     "run_view",
@@ -50,28 +54,49 @@ def submission_view(session: Session, hotkey: str, submission_id: str) -> dict[s
     return {**_submission(row), "runs": [_run(run, open_to_reader=True) for run in runs]}
 
 
-def leaderboard_view(session: Session, modality: Modality) -> dict[str, Any]:
+def errors_view(session: Session, blobs: BlobStore, hotkey: str, submission_id: str) -> list[dict[str, Any]] | None:
+    """A submission's worst errors among public media, for its author; None when it is not his."""
+    row = session.get(SubmissionRow, submission_id)
+    if row is None or row.hotkey != hotkey:
+        return None
+    return [one.as_dict() for one in shown_errors(session, blobs, row)]
+
+
+def picture_view(session: Session, blobs: BlobStore, hotkey: str, submission_id: str, sample_id: str) -> bytes | None:
+    """A picture of one of these errors, for the author; None for any other medium."""
+    row = session.get(SubmissionRow, submission_id)
+    return None if row is None or row.hotkey != hotkey else error_picture(session, blobs, row, sample_id)
+
+
+def leaderboard_view(session: Session, modality: Modality, vertical: Vertical = Vertical.GENERAL) -> dict[str, Any]:
     """Standings of the last closed round, and who is under way in the open one (without scores)."""
     closed = session.scalar(
         select(RoundRow)
-        .where(RoundRow.modality == modality.value, RoundRow.state == "closed")
+        .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value, RoundRow.state == "closed")
         .order_by(RoundRow.closed_at.desc())
         .limit(1)
     )
     opened = session.scalar(
         select(RoundRow)
-        .where(RoundRow.modality == modality.value, RoundRow.state == "open")
+        .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value, RoundRow.state == "open")
         .order_by(RoundRow.opened_at.desc())
         .limit(1)
     )
-    out: dict[str, Any] = {"modality": modality.value, "round": None, "standings": [], "open_round": None}
+    out: dict[str, Any] = {
+        "modality": modality.value,
+        "vertical": vertical.value,
+        "round": None,
+        "standings": [],
+        "open_round": None,
+    }
     if closed is not None:
         out["round"] = _round(closed)
         out["standings"] = [standing.as_dict() for standing in standings(session, closed.id)]
     if opened is not None:
         under_way = session.execute(
             select(SubmissionRow.hotkey, SubmissionRow.name, SubmissionRow.state)
-            .where(SubmissionRow.modality == modality.value, SubmissionRow.created_at >= opened.opened_at)
+            .where(SubmissionRow.modality == modality.value, SubmissionRow.vertical == vertical.value)
+            .where(SubmissionRow.created_at >= opened.opened_at)
             .where(SubmissionRow.state.not_in(("rejected", "withdrawn")))
             .order_by(SubmissionRow.created_at)
             .limit(_LIMIT)
@@ -195,6 +220,7 @@ def _round(row: RoundRow) -> dict[str, Any]:
     return {
         "round_id": row.id,
         "modality": row.modality,
+        "vertical": row.vertical,
         "state": row.state,
         # The seed decides the order and the draws of a round: it is no author's business while the round runs.
         "seed": row.seed if row.state == "closed" else None,

@@ -70,7 +70,8 @@ async def pay(home: DemoHome, database: Database, report: Callable[[int, int], N
         )
         if "history" not in home.results:
             # Folded in once: a resumed demo must not count the same day twice.
-            history = update_history(database, {g.hotkey: g.reward.reward for g in generators}, now=clock.time())
+            rewards = {g.hotkey: g.reward.reward for g in generators}
+            history = update_history(database, rewards, now=clock.time(), epoch=f"demo/{round_id}")
             home.done("history", history)
         scores = {uids[hotkey]: score for hotkey, score in home.results["history"].items()}
         plan = plan_weights(detectors, scores, PROFILE, members[OWNER.name]["uid"])

@@ -1,0 +1,285 @@
+"""Teaching a package's own network on media that one has: the baseline from which an author sets out.
+
+The model's code is the author's own, so it runs here, in this process, as any training script would. Nothing that
+comes from others is ever loaded this way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gas.clock import Clock, derive_rng, derive_seed
+from gas.errors import ConfigurationError
+from gas.submissions.package import Package
+from gas.types import Modality
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Example", "TrainOptions", "TrainProgress", "Trained", "kept_out", "train_package"]
+
+_KEEP_OUT: Final = 6
+_SMOOTHING: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One medium to learn from.
+
+    Attributes:
+        views: Inputs of the model's shape: the medium as a round shows it, and as it looks after it was shared.
+        fake: Whether a generator made it, wholly or in part.
+        origin: What it was made from: an origin is wholly learned from or wholly kept out.
+    """
+
+    views: tuple[NDArray[np.generic], ...]
+    fake: bool
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the examples, at least 1.
+        batch_size: Examples in a step, at least 2.
+        rate: Largest learning rate, above 0.
+        seed: Of the order, the mirroring and what is kept out.
+        seconds: Wall clock after which training ends with the weights it has; None for no limit.
+        threads: Of torch.
+        crop: Side of the random crops that pictures and frames are cut to, pixels, where the network takes any size:
+            the evidence is local, and a crop costs a quarter. 0 for whole ones.
+    """
+
+    epochs: int = 12
+    batch_size: int = 16
+    rate: float = 3e-3
+    seed: int = 0
+    seconds: float | None = None
+    threads: int = 2
+    crop: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """Where training stands.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps in all.
+        epoch: Epoch under way, from 1.
+        loss: Mean loss of the epoch so far.
+        accuracy: Balanced accuracy on what is kept out, after the last whole epoch; None before.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How training ended.
+
+    Attributes:
+        epochs: Whole epochs.
+        loss: Mean loss of the last one.
+        accuracy: Balanced accuracy on what was kept out, in [0, 1]; None when too little could be kept out.
+        learned: Media that were learned from.
+        kept: Media that were kept out.
+        seconds: Wall clock.
+    """
+
+    epochs: int
+    loss: float
+    accuracy: float | None
+    learned: int
+    kept: int
+    seconds: float
+
+
+def kept_out(origin: str, seed: int) -> bool:
+    """Whether an origin is kept out of learning: a sixth of them is."""
+    return derive_seed(seed, "kept out", origin) % _KEEP_OUT == 0
+
+
+def train_package(
+    folder: Path,
+    package: Package,
+    examples: Sequence[Example],
+    options: TrainOptions,
+    clock: Clock,
+    on_progress: Callable[[TrainProgress], None] | None = None,
+) -> Trained:
+    """Teach a safetensors package's network, and write its weights in place when it has learnt.
+
+    Cross-entropy with smoothed labels, both classes with equal weight, AdamW, one cycle of the rate. The epoch that
+    did best on what is kept out is the one that is written.
+
+    Args:
+        folder: The package.
+        package: What its configuration says.
+        examples: Media of both classes, in the model's shape.
+        options: How.
+        clock: For the limit.
+        on_progress: Told after each step.
+
+    Raises:
+        ConfigurationError: ``onnx_not_trained``, ``one_class``, or ``model_code``: the code does not load, or its
+            network has nothing to learn.
+    """
+    import torch
+    from torch import nn
+
+    if package.weights_file is None:
+        raise ConfigurationError(
+            "An ONNX file can't be trained.",
+            code="onnx_not_trained",
+            hint="Begin with `gascli d init NAME --format safetensors`, or train where the file was made.",
+        )
+    learn = [e for e in examples if not kept_out(e.origin, options.seed)]
+    keep = [e for e in examples if kept_out(e.origin, options.seed)]
+    if len({e.fake for e in learn}) < 2:
+        raise ConfigurationError("There are media of one class only to learn from.", code="one_class")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    weights = folder / package.weights_file
+    model = _load(folder, weights, package)
+    labels = torch.tensor([_label(package, e.fake) for e in learn])
+    counts = np.bincount([int(e.fake) for e in learn], minlength=2)
+    chance = np.array([0.5 / counts[int(e.fake)] for e in learn])
+    steps_each = max(1, math.ceil(len(learn) / options.batch_size))
+    steps = options.epochs * steps_each
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=options.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=steps + 1)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
+    rng, begun = derive_rng(options.seed, "order"), clock.monotonic()
+    crop = options.crop if _takes(model, learn[0], package.modality, options.crop) else 0
+    best, best_state, accuracy, epoch, loss = -1.0, None, None, 0, math.nan
+    for epoch in range(1, options.epochs + 1):
+        model.train()
+        total = 0.0
+        for step in range(steps_each):
+            rows = rng.choice(len(learn), options.batch_size, p=chance)
+            batch = torch.from_numpy(np.stack([_view(learn[row], package.modality, crop, rng) for row in rows]))
+            value = loss_of(_logits(model(batch)), labels[torch.from_numpy(rows)])
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            optimiser.step()
+            schedule.step()
+            total += value.item()
+            loss = total / (step + 1)
+            if on_progress is not None:
+                on_progress(TrainProgress((epoch - 1) * steps_each + step + 1, steps, epoch, loss, accuracy))
+        accuracy = _accuracy(model, keep, package)
+        if (accuracy or 0.0) >= best:
+            best, best_state = accuracy or 0.0, {k: v.detach().clone() for k, v in model.state_dict().items()}
+        if options.seconds is not None and clock.monotonic() - begun > options.seconds:
+            break
+    if best_state is not None:
+        _save(best_state, weights)
+    final = None if accuracy is None else max(best, 0.0)
+    return Trained(epoch, loss, final, len(learn), len(keep), clock.monotonic() - begun)
+
+
+def _load(folder: Path, weights: Path, package: Package) -> torch.nn.Module:
+    spec = importlib.util.spec_from_file_location("gas_package_to_train", folder / "model.py")
+    if spec is None or spec.loader is None:
+        raise ConfigurationError("The package has no model.py.", code="model_code")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        model = module.load_model(str(weights), num_classes=package.num_classes, **package.params)
+    # The author's own code, in the author's own process: whatever it raises is shown to the author.
+    except Exception as error:
+        raise ConfigurationError(
+            f"model.py does not load: {type(error).__name__}: {error}", code="model_code", hint="gascli d check FOLDER"
+        ) from error
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigurationError("The network has no parameter that could be learnt.", code="model_code")
+    return model  # type: ignore[no-any-return]
+
+
+def _label(package: Package, fake: bool) -> int:
+    """Index of the logit that should be high."""
+    if package.classes is None:
+        return int(fake)
+    real = package.classes.index("real")
+    return next(k for k in range(len(package.classes)) if k != real) if fake else real
+
+
+def _takes(model: torch.nn.Module, example: Example, modality: Modality, crop: int) -> bool:
+    """Whether a network answers crops as well as whole pictures."""
+    import torch
+
+    view = example.views[0]
+    if modality is Modality.AUDIO or not 0 < crop < min(view.shape[-2:]):
+        return False
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return _logits(model(torch.from_numpy(view[None, ..., :crop, :crop].copy()))).shape[0] == 1
+    except (RuntimeError, ValueError, IndexError):
+        return False
+
+
+def _view(example: Example, modality: Modality, crop: int, rng: np.random.Generator) -> NDArray[np.generic]:
+    view = example.views[int(rng.integers(len(example.views)))]
+    if modality is Modality.AUDIO:
+        return view
+    if crop:
+        top, left = (int(rng.integers(side - crop + 1)) for side in view.shape[-2:])
+        view = view[..., top : top + crop, left : left + crop]
+    # A mirrored picture is as real, or as fake, as the picture.
+    return np.ascontiguousarray(view[..., ::-1] if rng.random() < 0.5 else view)
+
+
+def _logits(output: Any) -> torch.Tensor:
+    """The logits in whatever form the contract allows (submissions.md, section 1)."""
+    import torch
+
+    if isinstance(output, dict):
+        output = output.get("logits", output.get("output"))
+    elif isinstance(output, tuple):
+        output = output[0]
+    logits = output.logits if hasattr(output, "logits") else output
+    if logits.shape[1] == 1:
+        # One logit is that of "fake", against 0 for "real".
+        logits = torch.cat((torch.zeros_like(logits), logits), dim=1)
+    return logits  # type: ignore[no-any-return]
+
+
+def _accuracy(model: torch.nn.Module, examples: Sequence[Example], package: Package) -> float | None:
+    """Balanced accuracy over every view of what is kept out; None when a class is missing."""
+    import torch
+
+    model.eval()
+    hits: dict[bool, list[bool]] = {True: [], False: []}
+    real = package.classes.index("real") if package.classes else 0
+    with torch.inference_mode():
+        for example in examples:
+            logits = _logits(model(torch.from_numpy(np.stack(example.views))))
+            p_real = torch.softmax(logits.float(), dim=1)[:, real]
+            hits[example.fake] += [bool(p < 0.5) == example.fake for p in p_real.tolist()]
+    if not hits[True] or not hits[False]:
+        return None
+    return float(np.mean([np.mean(found) for found in hits.values()]))
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    aside = path.with_name(path.name + ".new")
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, aside)
+    aside.replace(path)
