@@ -29,9 +29,10 @@ from gas.types import Modality
 from gas.validator.callbacks import CALLBACK_PATH, create_app
 from gas.validator.challenges import Challenger, ChallengeRules, GeneratorPeer
 from gas.validator.tasks import Challenge, Challenges
-from gas.verification.base import Verdict
-from gas.verification.duplicates import DuplicateIndex, Seen
-from gas.verification.pipeline import verify_medium
+from gas.verification.alignment import LightAlignment
+from gas.verification.base import Asked, Verdict
+from gas.verification.duplicates import MediaIndex
+from gas.verification.pipeline import Verifier
 
 __all__ = ["PIPELINES", "WANTED", "generate"]
 
@@ -66,24 +67,24 @@ async def generate(
     signer = load_hotkey(settings.wallets_path, VALIDATOR.name)
     chain = LocalChain(settings.ledger_path, signer, clock)
     challenges = Challenges(database, signer.ss58_address, clock)
-    index = DuplicateIndex(
-        Seen(row.sha256, int(row.phash, 16)) for row in await asyncio.to_thread(challenges.media) if row.phash
-    )
+    index = MediaIndex(home.path / "copies")
+    verifier = Verifier(index, authority.anchors_pem, alignments=(LightAlignment(),), clock=clock)
     hotkeys = {m.name: home.results["found"]["members"][m.name]["hotkey"] for m in GENERATORS}
     running = {m.name: _start_miner(home, m.name, processes) for m in GENERATORS}
     socket = listen("127.0.0.1", 0)
     try:
 
         def judge(data: bytes, challenge: Challenge) -> Verdict:
-            return verify_medium(
-                data,
-                modality=challenge.modality,
-                created_at=challenge.created_at,
-                deadline=challenge.deadline,
-                delivered_at=challenge.delivered_at or clock.time(),
-                index=index,
-                anchors_pem=authority.anchors_pem,
+            asked = Asked(
+                challenge.modality,
+                challenge.created_at,
+                challenge.deadline,
+                challenge.delivered_at or clock.time(),
+                challenge.prompt,
+                challenge.parameters,
+                owner=f"{signer.ss58_address}/{challenge.miner}/{challenge.task_id}",
             )
+            return verifier.judge(data, asked)
 
         def settled(_challenge: Challenge, _verdict: Verdict | None) -> None:
             challenger.settled()
@@ -110,6 +111,8 @@ async def generate(
         await server.wait()
     finally:
         socket.close()
+        verifier.close()
+        index.close()
         for miner in running.values():
             miner.stop()
         await chain.close()
