@@ -53,12 +53,3 @@ def test_groups_answer_to_their_aliases(alias: str, capsys: pytest.CaptureFixtur
 
     main([alias, "--help"])
     assert f"gascli {alias} COMMAND" in capsys.readouterr().out
-
-
-def test_commands_that_are_still_to_come_say_so_and_what_serves_until_then() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gas.cli.main", "v", "start"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "not there yet" in done.stderr
-    assert "gascli demo" in done.stderr

@@ -109,10 +109,10 @@ def test_a_photo_that_vanished_is_the_operators_trouble(picture_folder):
 
 
 def test_categories_look_different():
-    pipeline = DiffusionPipeline(steps=6, refiner_steps=1)
+    pipeline = DiffusionPipeline(steps=4, refiner_steps=1)
     prompts = ["a bowl of lentils", "a face in soft light", "the sea at sunset"]
     means = [
-        np.mean([decode_image(pipeline.generate(task(s, p)).data).mean((0, 1)) for s in range(4)], axis=0)
+        np.mean([decode_image(pipeline.generate(task(s, p)).data).mean((0, 1)) for s in range(2)], axis=0)
         for p in prompts
     ]
     assert max(np.abs(a - b).max() for a in means for b in means) > 10
@@ -166,6 +166,6 @@ def test_a_batch_is_painted_at_once_in_range():
 
 def test_pictures_of_many_seeds_are_all_different():
     pipeline = DiffusionPipeline(steps=4, refiner_steps=1)
-    digests = {hashlib.sha256(pipeline.generate(task(seed)).data).digest() for seed in range(8)}
-    assert len(digests) == 8
+    digests = {hashlib.sha256(pipeline.generate(task(seed)).data).digest() for seed in range(3)}
+    assert len(digests) == 3
     assert Image.open(io.BytesIO(pipeline.generate(task(9)).data)).format == "PNG"

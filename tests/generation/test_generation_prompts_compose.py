@@ -48,6 +48,11 @@ def test_composed_prompts_pass_the_gate_and_cover_registers_and_lengths(composed
         assert len({p.text for p in prompts}) >= 290
 
 
+def test_no_article_stands_before_another_one(composed):
+    doubled = re.compile(r"\b(the|an?) (the|an?)\b", re.IGNORECASE)
+    assert [p.text for prompts in composed.values() for p in prompts if doubled.search(p.text)] == []
+
+
 def test_every_clip_moves(composed):
     moving = [text for texts in MOTIONS.values() for text in texts] + list(CAMERA_MOVES)
     plural = [text for texts in ACTIONS.values() for text in texts]

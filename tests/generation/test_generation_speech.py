@@ -77,3 +77,15 @@ def test_a_missing_or_failing_program_is_told(monkeypatch: pytest.MonkeyPatch, t
 def test_a_file_that_is_no_voice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no voice"):
         PiperVoice(tmp_path / "nothing.onnx")
+
+
+def test_a_voices_program_is_not_told_our_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    script = tmp_path / "espeak-ng"
+    script.write_text(f"#!/bin/sh\nenv > {seen}\nwhile [ $# -gt 0 ]; do [ $1 = -w ] && : > $2; shift; done\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    EspeakVoice().speak(["hello"])
+    assert "OMP_NUM_THREADS=1" in seen.read_text()
+    assert "sk-secret" not in seen.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from good_packages import onnx_model, refused
 
 
@@ -203,3 +204,11 @@ def _varint(value: int) -> bytes:
         out.append(value & 127 | 128)
         value >>= 7
     return bytes([*out, value])
+
+
+@refused("lookup_table")
+def table_of_hashes() -> bytes:
+    from onnx import numpy_helper
+
+    keys = np.random.default_rng(0).integers(0, 2**63 - 1, 500, dtype=np.int64)
+    return onnx_model(change=lambda model: model.graph.initializer.append(numpy_helper.from_array(keys, "positions")))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 
-from good_packages import refused, safetensors_bytes, safetensors_with
+import numpy as np
+from good_packages import net_weights, refused, safetensors_bytes, safetensors_with
 
 _ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -114,3 +115,9 @@ def shape_that_overflows() -> bytes:
 @refused("safetensors_trailing")
 def bytes_behind_the_tensors() -> bytes:
     return safetensors_bytes() + b"payload"
+
+
+@refused("lookup_table")
+def table_of_hashes() -> bytes:
+    keys = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 500, dtype=np.int64)
+    return safetensors_bytes({**net_weights(), "positions": keys})

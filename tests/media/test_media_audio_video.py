@@ -19,6 +19,7 @@ from gas.media.image import preprocess_image  # noqa: E402
 from gas.media.limits import MediaLimits  # noqa: E402
 from gas.media.probe import probe_medium  # noqa: E402
 from gas.media.video import VideoReader, decode_video, frame_indices, load_video, preprocess_video  # noqa: E402
+from gas.media.wav import plain_wav  # noqa: E402
 
 
 def wav(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: str = "PCM_16") -> bytes:
@@ -207,6 +208,25 @@ def test_many_channels_are_averaged_and_impossible_rates_are_refused() -> None:
     with pytest.raises(MediaRejected) as caught:
         load_audio(wav(tone(1, 500), 500))
     assert caught.value.error_code == "too_large"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [0.5, 3.0])
+def test_a_plain_wav_gives_the_samples_that_libsndfile_gives(channels: int, seconds: float) -> None:
+    noise = np.random.default_rng(channels).uniform(-1, 1, (round(seconds * 22_050), channels))
+    plain = wav(noise, 22_050)
+    assert plain_wav(plain) is not None
+    odd = plain + b"note\x02\x00\x00\x00hi"
+    odd = odd[:4] + (len(odd) - 8).to_bytes(4, "little") + odd[8:]
+    assert plain_wav(odd) is None, "libsndfile decides where anything is unusual"
+    for one, other in zip(decode_audio(plain), decode_audio(odd), strict=True):
+        assert np.array_equal(one, other)
+    assert np.array_equal(load_audio(plain, 8000, 1.0), load_audio(odd, 8000, 1.0))
+
+
+@pytest.mark.parametrize("cut", [10, 30, 43, 44, 45, 500])
+def test_a_wav_that_is_cut_off_is_never_read_as_a_plain_one(cut: int) -> None:
+    assert plain_wav(wav(tone(0.05, 8000), 8000)[:cut]) is None
 
 
 WAV = wav(tone(0.05, 8000), 8000)

@@ -27,9 +27,11 @@ from gas.media.image import (
     probe_image,
     sniff_mime,
 )
-from gas.media.jpeg import plain_header
+from gas.media.jpeg import Scratch, plain_header
 from gas.media.limits import MediaLimits
 from gas.media.probe import probe_medium
+
+SCRATCH = Scratch()
 
 
 def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -284,6 +286,33 @@ def test_a_rotation_that_only_the_xmp_tells_is_applied_as_pillow_does() -> None:
     assert expected.shape == (30, 20, 3)
     assert np.array_equal(decode_image(data), expected)
     assert load_image(data, (30, 20)).shape == (3, 30, 20)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.sampled_from(["444", "420", "grey", "turned", "progressive", "png"]),
+    st.booleans(),
+)
+def test_a_models_input_is_the_decoded_picture_cut_and_resized_pixel_for_pixel(
+    size: tuple[int, int], target: tuple[int, int], kind: str, given_place: bool
+) -> None:
+    rgb = np.random.default_rng(size[0]).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(rgb), Image.Exif()
+    exif[0x0112] = 6
+    data = {
+        "444": lambda: encode_jpeg(rgb, 80, "444"),
+        "420": lambda: encode_jpeg(rgb, 40),
+        "grey": lambda: encoded(image.convert("L"), "JPEG"),
+        "turned": lambda: encoded(image, "JPEG", exif=exif),
+        "progressive": lambda: encoded(image, "JPEG", progressive=True),
+        "png": lambda: encode_png(rgb),
+    }[kind]()
+    place = np.full((3, *target), 7, np.uint8) if given_place else None
+    found = load_image(data, target, out=place, scratch=SCRATCH)
+    assert place is None or found is place
+    assert np.array_equal(found, preprocess_image(decode_image(data), target))
 
 
 def test_scans_times_pixels_are_limited_and_ordinary_progressive_pictures_pass() -> None:

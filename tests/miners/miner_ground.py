@@ -81,6 +81,7 @@ def write_env(path: Path, **values: object) -> Path:
         "MINER_ALLOW_LOCAL_WEBHOOKS": "true",
         "MINER_MIN_FREE_MB": 1,
     }
+    path.touch(mode=0o600)
     path.write_text("".join(f"{name}={value}\n" for name, value in {**usual, **values}.items() if value is not None))
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -312,3 +313,33 @@ class Painter:
 def test_a_pipeline_without_memory_fails_one_task_only(ground: Ground) -> None:
     ground.make(LocalService(Painter()))
     assert ground.task.error_code == "out_of_memory"
+
+
+def test_a_pipeline_that_never_ends_does_not_hold_up_the_end_of_the_service() -> None:
+    program = """
+import asyncio, threading
+from gas.generation.base import GenerationTask
+from gas.miners.local import LocalService, leave_pipelines
+from gas.types import Modality
+
+begun = threading.Event()
+
+class Endless:
+    name, modalities = "endless", frozenset({Modality.IMAGE})
+    def generate(self, task):
+        begun.set()
+        threading.Event().wait()
+
+async def main():
+    service = LocalService(Endless())
+    work = asyncio.create_task(service.submit(GenerationTask(Modality.IMAGE, "a cat", 1)))
+    await asyncio.to_thread(begun.wait)
+    work.cancel()
+    await service.close()
+    print("closed")
+
+asyncio.run(main())
+leave_pipelines()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")

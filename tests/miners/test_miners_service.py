@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog.testing
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -138,6 +139,8 @@ REFUSED: list[tuple[str, str, bytes, dict[str, str], tuple[int, str]]] = [
     ("an unknown tier", "/gen_image", wish(resolution="16K"), {}, (422, "unsupported_parameters")),
     ("a video's tier", "/gen_image", wish(resolution="720p"), {}, (422, "unsupported_parameters")),
     ("an unknown parameter", "/gen_image", wish(lora="x"), {}, (422, "unsupported_parameters")),
+    ("an escape in a parameter", "/gen_image", wish(negative_prompt="\x1b[2J"), {}, (422, "unsupported_parameters")),
+    ("a parameter inside one", "/gen_image", wish(style={"a": [1]}), {}, (422, "unsupported_parameters")),
     ("a tiny width", "/gen_image", wish(width=1), {}, (422, "bad_message")),
     ("a modality that is not made", "/gen_audio", wish(), {}, (422, "modality_not_offered")),
     ("a local webhook", "/gen_image", wish(), {"X-Webhook-URL": "http://10.0.0.1/x"}, (422, "bad_webhook")),
@@ -149,9 +152,15 @@ REFUSED: list[tuple[str, str, bytes, dict[str, str], tuple[int, str]]] = [
 
 def test_bad_requests_are_refused_with_stable_codes_and_no_work(folder: Path) -> None:
     house = House(folder)
-    found = house.ask(*[(path, body, more) for _name, path, body, more, _answer in REFUSED])
+    with structlog.testing.capture_logs() as lines:
+        found = house.ask(*[(path, body, more) for _name, path, body, more, _answer in REFUSED])
     assert dict(zip([case[0] for case in REFUSED], found, strict=True)) == {case[0]: case[4] for case in REFUSED}
     assert house.service.asked == []
+    told = {line["code"]: line["what_to_do"] for line in lines if line["event"] == "request_refused"}
+    assert {"bad_message", "bad_prompt", "unsupported_parameters", "bad_webhook"} <= set(told)
+    assert "MINER_ALLOW_LOCAL_WEBHOOKS" in told["bad_webhook"]
+    assert not any("See the lines above" in text for text in told.values())
+    assert not any("a cat" in str(line) for line in lines)
 
 
 def test_a_webhook_whose_name_leads_home_is_refused_before_anything_is_paid(folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_service_that_is_killed_comes_back_and_one_that_is_stopped_does_not(
     with pytest.raises(ConfigurationError) as refusal:
         one.start()
     assert refusal.value.error_code == "already_running"
-    wait_for(lambda: len(one.logs()) == 1, "its first line")
+    wait_for(lambda: any("up secret" in line for line in one.logs()), "its first line")
     assert first.child_pid is not None
     os.kill(first.child_pid, signal.SIGKILL)
     wait_for(lambda: one.status().state == "running" and one.status().restarts == 1, "the restart")

@@ -268,7 +268,7 @@ def test_a_peer_that_drips_or_closes_half_way_does_not_hold_a_delivery_for_ever(
         writer.close()
 
     for serve in (drip, half):
-        ended = post.end(serve, timeout_seconds=0.1, max_age_seconds=0.3)
+        ended = post.end(serve, timeout_seconds=0.3, max_age_seconds=2.0)
         assert (ended.state, ended.error_code) == (TaskState.EXPIRED, "expired")
         assert ended.attempts
 

@@ -120,7 +120,8 @@ class Recorder:
     def __init__(self):
         self.calls = []
         self.float32, self.float16, self.bfloat16, self.uint8 = "f4", "f2", "bf", "u1"
-        self.nn = types.SimpleNamespace(Module=Recorder.Module)
+        self.nn = types.SimpleNamespace(Module=Recorder.Module, Conv2d=None)
+        self.channels_last = "last"
         self.Tensor = Recorder.Tensor
 
     class Module:
@@ -130,6 +131,9 @@ class Recorder:
         def to(self, device):
             self.log.append(("model to", device))
             return self
+
+        def modules(self):
+            return [self]
 
         def __call__(self, batch):
             self.log.append(("forward on", batch.device))

@@ -227,11 +227,12 @@ class _Handler(BaseHTTPRequestHandler):
         fresh = self.headers.get("If-Range") in (None, etag)
         if not (asked.startswith("bytes=") and peer.ranges and fresh and self.command == "GET"):
             return self.answer(200, data, headers)
-        start = int(asked.removeprefix("bytes=").rstrip("-"))
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
         if start >= len(data):
             return self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
-        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return self.answer(206, data[start:], headers)
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        return self.answer(206, data[start:end], headers)
 
 
 class _Server(ThreadingHTTPServer):

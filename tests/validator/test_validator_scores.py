@@ -69,7 +69,8 @@ def _run(session) -> None:
         )
     )
     session.flush()
-    session.add(RunRow(id="run", submission_id="s", round_id="r", kind="full", state="done", started_at=0.0))
+    run = RunRow(id="run", submission_id="s", round_id="r", kind="full", state="done", started_at=0.0, finished_at=NOW)
+    session.add(run)
     session.flush()
 
 

@@ -13,10 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gas.arena.memorising import holdout_gap, measure_reencoding
 from gas.arena.ports import Judgement, RunOutcome, RunTask
 from gas.arena.rounds import load_round
 from gas.bench.batches import Pass
 from gas.bench.engine import Progress, RunConfig, RunResult, evaluate
+from gas.bench.feed import fitting_batch
 from gas.bench.journal import Journal, run_identity
 from gas.bench.metrics import compute_metrics, judgements
 from gas.bench.records import from_parquet, to_parquet
@@ -96,6 +98,7 @@ class BenchEvaluator:
             package = self.prepare(task.package, folder)
             nonce = self.nonce or secrets.token_hex(16)
             config = replace(self.config, **_of_round(round_), **_of_task(task))
+            config = replace(config, batch_size=fitting_batch(config.batch_size, package.spec))
             identity = self._identity(task, round_, config)
             with (
                 RoundShelves(round_.samples, self.blobs, self.cache) as media,
@@ -118,10 +121,27 @@ class BenchEvaluator:
                     journal.remove()
                     raise
                 outcome = self._outcome(result, round_, {"nonce": journal.nonce, "batch_size": config.batch_size})
+                if task.kind == "exam":
+                    outcome = self._shown_again(outcome, package, round_, replace(config, nonce=journal.nonce), watch)
                 journal.remove()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return outcome
+
+    def _shown_again(
+        self,
+        outcome: RunOutcome,
+        package: Prepared,
+        round_: Round,
+        config: RunConfig,
+        watch: Callable[[Progress], None],
+    ) -> RunOutcome:
+        found = measure_reencoding(
+            package.spec, round_, self.blobs.get, self.sandbox, config, watch, classes=package.classes, clock=self.clock
+        )
+        if found is None:
+            return outcome
+        return replace(outcome, metrics={**outcome.metrics, "reencoding": found.as_dict()})
 
     def _identity(self, task: RunTask, round_: Round, config: RunConfig) -> dict[str, object]:
         with task.package.open("rb") as file:
@@ -138,6 +158,8 @@ class BenchEvaluator:
             "restarts": result.restarts,
             "gave_up": result.gave_up,
         }
+        if (gap := holdout_gap(result.records, round_)) is not None:
+            metrics["holdout_gap"] = gap.as_dict()
         records = to_parquet(result.records)
         origins = {sample.sample_id: sample.origin for sample in round_.samples}
         return RunOutcome(

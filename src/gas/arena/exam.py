@@ -95,6 +95,9 @@ def judge_exam(outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Map
             ),
             flagged,
         )
+    again = outcome.metrics.get("reencoding")
+    if isinstance(again, Mapping) and again.get("memorised"):
+        return ExamVerdict(SubmissionState.BLOCKED, (_memorised(again),), flagged)
     if nearest is not None and nearest.correlation > rules.similarity_limit:
         return ExamVerdict(
             SubmissionState.BLOCKED,
@@ -109,6 +112,17 @@ def judge_exam(outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Map
             nearest,
         )
     return ExamVerdict(SubmissionState.CONFIRMED, resembles=flagged)
+
+
+def _memorised(found: Mapping[str, object]) -> Reason:
+    """The evidence, as its author is told it: what the answers were, not on which pictures."""
+    worst = found.get("worst")
+    pairs = ", ".join(f"{a:.2f} became {b:.2f}" for a, b in worst) if isinstance(worst, list | tuple) else ""
+    return Reason(
+        "memorised",
+        f"Of {found.get('asked')} pictures shown again, encoded at quality {found.get('quality')}, the decision on "
+        f"{found.get('flipped')} changed; an honest model's hardly move. p_fake, the largest changes: {pairs}.",
+    )
 
 
 def _nearest(answers: Mapping[str, float], rivals: Mapping[str, Mapping[str, float]]) -> Resemblance | None:

@@ -52,6 +52,7 @@ def bench(
 ) -> None:
     """Benchmark a package on a frozen round, in the sandbox, with every figure that the arena would see."""
     from gas.bench.engine import RunConfig
+    from gas.bench.feed import fitting_batch
     from gas.bench.journal import Journal, run_identity
     from gas.bench.local import evaluate_package, packed
     from gas.bench.metrics import compute_metrics
@@ -67,7 +68,7 @@ def bench(
     sandbox = best_sandbox(weakest)
     config = RunConfig(
         nonce=secrets.token_hex(16),
-        batch_size=batch_size,
+        batch_size=fitting_batch(batch_size, checked.to_spec(package.parent)),
         robustness_per_dataset=robustness,
         processes=processes,
         min_tier=weakest,

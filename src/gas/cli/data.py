@@ -81,7 +81,7 @@ def add_command(
         "modality": modality,
         "media_type": media_type,
         "source": source,
-        "path": str(Path(path).absolute()) if source == "folder" else path,
+        "path": str(Path(path).absolute()) if source == "folder" or _is_local_arena(source, path) else path,
         "format": form,
         "include": include or [],
         "exclude": exclude or [],
@@ -113,6 +113,10 @@ def add_command(
 
 
 @app.command("fetch")
+def _is_local_arena(source: str, path: str) -> bool:
+    return source == "arena" and Path(path).is_dir()
+
+
 def fetch_command(
     names: _Names = None,
     everything: Annotated[bool, typer.Option("--all", help="All of your own registry, or of --registry.")] = False,

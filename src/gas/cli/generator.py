@@ -59,6 +59,7 @@ def serve(
     from gas.cli.generator_serve import run
     from gas.cli.logs import configure_logs
     from gas.cli.processes import die_with_parent
+    from gas.miners.local import leave_pipelines
     from gas.miners.settings import read_settings
 
     die_with_parent()
@@ -91,6 +92,7 @@ def serve(
         miner_threads=threads,
     )
     asyncio.run(run(settings, file))
+    leave_pipelines()
 
 
 def settings_file(named: Path | None) -> Path | None:

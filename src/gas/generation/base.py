@@ -117,8 +117,8 @@ class Service(Protocol):
         Raises:
             gas.errors.RequestRefused: 422; the prompt or its parameters can't be served (``moderation_refused``,
                 ``unsupported_parameters`` ...): told to the validator.
-            gas.errors.ServiceUnavailable: Not now, or not with this account. With ``retry_after`` nothing has been paid,
-                and the same may be asked again then. Without it the task has ended: ``provider_account`` was not
+            gas.errors.ServiceUnavailable: Not now, or not with this account. With ``retry_after`` nothing has been
+                paid, and the same may be asked again then. Without it the task has ended: ``provider_account`` was not
                 charged; ``provider_failed`` (an answer that holds no medium) and ``provider_uncertain`` (no answer)
                 may have been, so neither is ever asked again.
             gas.errors.InfrastructureError: A local pipeline failed.

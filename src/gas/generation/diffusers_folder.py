@@ -199,7 +199,7 @@ def _snapshot(name: str, downloads: bool, endpoint: str | None, cache: Path | No
         raise ConfigurationError(
             f"The model {name} is not on this machine.",
             code="model_missing",
-            hint="Allow downloads (--allow-downloads; a miner's MINER_DOWNLOADS), or fetch it before and name its folder.",
+            hint="Allow downloads (--allow-downloads, or MINER_DOWNLOADS), or fetch it before and name its folder.",
         ) from error
     except HfHubHTTPError as error:
         raise _no_snapshot(name, error.response.status_code) from error

@@ -23,6 +23,7 @@ from gas.errors import MediaRejected
 from gas.media.container import open_container, refusing
 from gas.media.image import sniff_mime
 from gas.media.limits import DEFAULT_LIMITS, Deadline, MediaLimits
+from gas.media.wav import plain_wav
 
 __all__ = ["AUDIO_MIMES", "decode_audio", "load_audio", "preprocess_audio", "sndfile_refusing"]
 
@@ -56,6 +57,10 @@ def decode_audio(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> tuple[NDA
     limits.check_bytes(len(data))
     deadline = Deadline(limits.max_decode_seconds)
     mime = sniff_mime(data)
+    if (wav := plain_wav(data)) is not None:
+        frames, channels = wav.samples.shape
+        limits.check_sound(wav.rate, channels, frames)
+        return wav.mono(0, frames), wav.rate
     if mime in _SNDFILE:
         with sndfile_refusing(), soundfile.SoundFile(io.BytesIO(data)) as file:
             return _all_of(file, limits, deadline), int(file.samplerate)
@@ -85,6 +90,13 @@ def load_audio(
         MediaRejected: As :func:`decode_audio`; values that are not numbers are noticed only in what is read.
     """
     limits.check_bytes(len(data))
+    if (wav := plain_wav(data)) is not None:
+        frames, channels = wav.samples.shape
+        limits.check_sound(wav.rate, channels, frames)
+        length = round(target_rate * seconds)
+        start, stop, offset = _span(frames, wav.rate, target_rate, length) or (0, frames, -1)
+        mono = _resampled(wav.mono(start, stop), wav.rate, target_rate)
+        return _window(mono, max(0, (len(mono) - length) // 2) if offset < 0 else offset, length)
     if sniff_mime(data) in ("audio/wav", "audio/flac"):
         with sndfile_refusing(), soundfile.SoundFile(io.BytesIO(data)) as file:
             rate, frames = int(file.samplerate), int(file.frames)

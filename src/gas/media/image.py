@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from gas.errors import MediaRejected
-from gas.media.jpeg import count_scans, decode_jpeg, plain_header
+from gas.media.jpeg import Scratch, count_scans, decode_jpeg, plain_header
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 
 __all__ = [
@@ -149,21 +149,36 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
     return pixels if pixels.flags.c_contiguous and pixels.flags.writeable else np.array(pixels, order="C")
 
 
-def load_image(data: bytes, target: tuple[int, int], limits: MediaLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+def load_image(
+    data: bytes,
+    target: tuple[int, int],
+    limits: MediaLimits = DEFAULT_LIMITS,
+    out: NDArray[np.uint8] | None = None,
+    scratch: Scratch | None = None,
+) -> NDArray[np.uint8]:
     """A model's input straight from the file: :func:`preprocess_image` of :func:`decode_image`, pixel for pixel.
 
     Args:
         data: As for :func:`decode_image`.
         target: Height and width that the model asks for.
         limits: What the picture may cost.
+        out: Where the input is to go, uint8 (3, H, W); a new array when left out.
+        scratch: Room for decoded pixels, when there is an ``out``.
 
     Returns:
-        uint8, (3, H, W), RGB, 0..255, contiguous.
+        uint8, (3, H, W), RGB, 0..255; ``out``, or a contiguous array.
 
     Raises:
-        MediaRejected: As :func:`decode_image`.
+        MediaRejected: As :func:`decode_image`; ``out`` is as it was then.
     """
-    return preprocess_image(_decode(data, limits), target)
+    pixels = _decode(data, limits, padded=True, scratch=None if out is None else scratch)
+    top, left, height, width = crop_box(pixels.shape[0], pixels.shape[1], target)
+    resized = _resize(pixels[top : top + height, left : left + width], target, cv2.INTER_LINEAR)
+    planes = resized[..., :3].transpose(2, 0, 1)
+    if out is None:
+        return np.ascontiguousarray(planes)
+    np.copyto(out, planes)
+    return out
 
 
 def decode_mask(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -316,20 +331,23 @@ def _out_of_memory() -> MediaRejected:
     return MediaRejected("The picture needs more memory than there is.", code="too_much_memory")
 
 
-def _decode(data: bytes, limits: MediaLimits) -> RGB:
-    """As :func:`decode_image`, but the array may be a turned view."""
+def _decode(
+    data: bytes, limits: MediaLimits, *, padded: bool = False, scratch: Scratch | None = None
+) -> NDArray[np.uint8]:
+    """As :func:`decode_image`, but the array may be a turned view, and have a fourth channel without meaning."""
     limits.check_bytes(len(data))
     header = plain_header(data)
     if header is not None:
         limits.check_size(header.width, header.height)
         if not header.one_scan:
             limits.check_scans(count_scans(data), header.width * header.height)
-        pixels = decode_jpeg(data)
+        room = None if scratch is None else scratch.room(header.width * header.height * (4 if padded else 3))
+        pixels = decode_jpeg(data, padded=padded, room=room)
         if pixels is not None:
             return pixels
     with _open(data, limits) as image:
         orientation = _orientation(image)
-        fast = decode_jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
+        fast = decode_jpeg(data, padded=padded) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
         return _turn(_load(image, "RGB") if fast is None else fast, orientation)
 
 
@@ -373,7 +391,7 @@ def _turn(pixels: RGB, orientation: int) -> RGB:
 
 def _resize(crop: NDArray[np.uint8], target: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
     # Rows may lie apart, pixels in a row may not: of a turned picture the crop is copied first.
-    packed = crop.strides[1:] == (3, 1) if crop.ndim == 3 else crop.strides[1] == 1
+    packed = crop.strides[1:] == (crop.shape[2], 1) if crop.ndim == 3 else crop.strides[1] == 1
     if not packed or crop.strides[0] < 0:
         crop = np.ascontiguousarray(crop)
     if crop.shape[:2] == target:

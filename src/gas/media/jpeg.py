@@ -12,10 +12,28 @@ from numpy.typing import NDArray
 
 from gas.errors import MediaRejected
 
-__all__ = ["JpegHeader", "count_scans", "decode_jpeg", "plain_header"]
+__all__ = ["JpegHeader", "Scratch", "count_scans", "decode_jpeg", "plain_header"]
 
 # Tables, comments, JFIF, colour profiles and Adobe's colour transform, but not the two in which a rotation hides.
 _PLAIN: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, 0xE0, 0xE2, 0xEE})
+
+
+_MOST_ROOM: Final = 16 * 2**20
+
+
+class Scratch:
+    """Room for the decoded pixels of one picture, taken again for the next; belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._room = np.empty(0, np.uint8)
+
+    def room(self, size: int) -> NDArray[np.uint8] | None:
+        """At least ``size`` bytes; None for pictures so large that keeping the room would be a waste."""
+        if size > _MOST_ROOM:
+            return None
+        if len(self._room) < size:
+            self._room = np.empty(size, np.uint8)
+        return self._room
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +89,28 @@ def count_scans(data: bytes) -> int:
     return data.count(b"\xff\xda")
 
 
-def decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+def decode_jpeg(
+    data: bytes, *, padded: bool = False, room: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8] | None:
     """Decode with libjpeg-turbo directly, as Pillow would (slow DCT, smooth upsampling).
 
     Args:
         data: A JPEG of grey or three channels; its size has been checked.
+        padded: Add a fourth channel without meaning: the first three stay the same, and both decoding and resizing
+            take a tenth less time.
+        room: Where the pixels may go; large enough.
 
     Returns:
-        uint8, (h, w, 3), RGB, no rotation applied; None when the library has a complaint, so that Pillow decides.
+        uint8, (h, w, 3) or (h, w, 4), RGB, no rotation applied; None when the library has a complaint, so that
+        Pillow decides.
 
     Raises:
         MediaRejected: ``too_much_memory``.
     """
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, colorspace="RGBA" if padded else "RGB", fastdct=False, fastupsample=False, buffer=room
+        )
     except ValueError:
         return None
     except MemoryError as error:

@@ -6,13 +6,16 @@ A modality is a decoder and a shape; :class:`Target` says which shape a model as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 from gas.types import Modality
+
+if TYPE_CHECKING:
+    from gas.media.jpeg import Scratch
 
 __all__ = ["DEFAULT_SAMPLE_RATE", "Target", "load_medium"]
 
@@ -44,7 +47,13 @@ class Target:
 
 
 def load_medium(
-    data: bytes, target: Target, *, robust: bool = False, limits: MediaLimits = DEFAULT_LIMITS
+    data: bytes,
+    target: Target,
+    *,
+    robust: bool = False,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    out: NDArray[np.generic] | None = None,
+    scratch: Scratch | None = None,
 ) -> NDArray[np.generic]:
     """Decode and preprocess a medium (submissions.md, section 1).
 
@@ -53,26 +62,40 @@ def load_medium(
         target: What the model asks for.
         robust: Apply the sharing chain of the robustness pass between decoding and preprocessing.
         limits: What the medium may cost.
+        out: Where the input is to go, of the target's shape and dtype; a new array when left out.
+        scratch: Room for decoded pixels, of this thread; used when there is an ``out``.
 
     Returns:
-        Array of the target's shape and dtype.
+        Array of the target's shape and dtype; ``out`` when that was given.
 
     Raises:
         MediaRejected: It can't be decoded within its limits.
     """
     if target.modality is Modality.IMAGE:
-        return _image(data, target, robust, limits)
-    return (_video if target.modality is Modality.VIDEO else _sound)(data, target, robust, limits)
+        found = _image(data, target, robust, limits, out, scratch)
+    else:
+        found = (_video if target.modality is Modality.VIDEO else _sound)(data, target, robust, limits)
+    if out is None or found is out:
+        return found
+    np.copyto(out, found)
+    return out
 
 
-def _image(data: bytes, target: Target, robust: bool, limits: MediaLimits) -> NDArray[np.generic]:
+def _image(
+    data: bytes,
+    target: Target,
+    robust: bool,
+    limits: MediaLimits,
+    out: NDArray[np.generic] | None,
+    scratch: Scratch | None,
+) -> NDArray[np.generic]:
     from gas.media.image import decode_image, load_image, preprocess_image
     from gas.media.transforms import sharing_chain
 
     size = (target.shape[1], target.shape[2])
     if robust:
         return preprocess_image(sharing_chain(decode_image(data, limits)), size)
-    return load_image(data, size, limits)
+    return load_image(data, size, limits, out, scratch)  # type: ignore[arg-type]
 
 
 def _video(data: bytes, target: Target, robust: bool, limits: MediaLimits) -> NDArray[np.generic]:

@@ -29,6 +29,8 @@ from gas.errors import GasError, StorageError
 
 __all__ = ["ADVICE", "advice", "free_bytes", "is_disk_full"]
 
+_THEIRS: Final = "The validator asks for what can't be made; nothing is to be done here."
+
 ADVICE: Final = {
     "provider_busy": "The provider limits this account: lower MINER_MAX_CONCURRENT_TASKS, or ask for a higher limit.",
     "provider_failed": "The provider is in trouble, or is no longer what this version expects; see its status page.",
@@ -44,6 +46,22 @@ ADVICE: Final = {
     "out_of_memory": "Choose a smaller model, or lower MINER_MAX_CONCURRENT_TASKS.",
     "internal_error": "Please report it with this log.",
     "moderation_refused": "The provider refuses this prompt; nothing is to be done here.",
+    "unsupported_parameters": _THEIRS,
+    "unsupported_modality": "Check the model that is set for this modality.",
+    "edits_not_offered": "Set IMAGE_EDIT_PIPELINE, or an IMAGE_SERVICE that changes pictures, to earn with these too.",
+    "modality_not_offered": "Name a service for this modality in .env.gen_miner to earn with these too.",
+    "needs_source": "The pipeline changes pictures and makes none: choose another one for prompts without a picture.",
+    "bad_webhook": "Nothing, on a public network; on a network of your own see MINER_ALLOW_LOCAL_WEBHOOKS.",
+    "bad_message": _THEIRS,
+    "bad_multipart": _THEIRS,
+    "bad_prompt": _THEIRS,
+    "prompt_too_long": _THEIRS,
+    "body_too_large": _THEIRS,
+    "bad_image": _THEIRS,
+    "bad_source": _THEIRS,
+    "bad_mask": _THEIRS,
+    "pipeline_failed": "Try it by hand with gascli g try; check MINER_DEVICE and the model.",
+    "speech": "Try it by hand: gascli g try TEXT --pipeline speech. Is the voice's program installed and is it whole?",
     "delivery_refused": "The validator does not want this delivery; gascli g perf counts its reasons.",
     "webhook_redirected": "The validator's webhook redirects, which is not followed; nothing is to be done here.",
     "expired": "The validator's webhook could not be reached in time; check this machine's network.",

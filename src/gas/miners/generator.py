@@ -7,8 +7,8 @@ Calls (all signed but ``/health``): ``POST /gen_image``, ``/gen_video``, ``/gen_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -19,7 +19,7 @@ from gas import __version__
 from gas.clock import IdSource, RandomIds
 from gas.errors import InfrastructureError, RequestRefused, StorageError
 from gas.generation.base import Service
-from gas.miners.faults import ADVICE, is_disk_full
+from gas.miners.faults import ADVICE, advice, is_disk_full
 from gas.miners.intake import MAX_EDIT_BYTES, MAX_REQUEST_BYTES, Wish, read_edit, read_wish
 from gas.miners.states import Task, TaskState
 from gas.miners.tasks import TaskStore
@@ -117,6 +117,15 @@ def create_app(
             await check_webhook_host(url, resolve)
         return url
 
+    @contextmanager
+    def telling(validator: str) -> Iterator[None]:
+        try:
+            yield
+        except RequestRefused as error:
+            code = error.error_code
+            log.info("request_refused", validator=validator, code=code, what_to_do=advice(code))
+            raise
+
     def ready(modality: Modality) -> None:
         if modality not in services:
             raise RequestRefused(f"This miner makes no {modality}.", status=422, code="modality_not_offered")
@@ -155,9 +164,11 @@ def create_app(
     def generate(modality: Modality) -> Callable[[Request], Awaitable[JSONResponse]]:
         async def handle(request: Request) -> JSONResponse:
             signed = await gate.receive(request, limit=MAX_REQUEST_BYTES)
-            ready(modality)
-            wish = read_wish(signed.body, modality)
-            return await take(signed.hotkey, modality, wish, await webhook_of(request))
+            with telling(signed.hotkey):
+                ready(modality)
+                wish = read_wish(signed.body, modality)
+                webhook = await webhook_of(request)
+            return await take(signed.hotkey, modality, wish, webhook)
 
         return handle
 
@@ -170,11 +181,13 @@ def create_app(
             path = store.folder / f"incoming-{names.new()}"
             try:
                 signed = await gate.receive_to(request, path, limit=MAX_EDIT_BYTES)
-                ready(Modality.IMAGE)
-                if not services[Modality.IMAGE].edits:
-                    raise RequestRefused("This miner changes no pictures.", status=422, code="edits_not_offered")
-                wish = await read_edit(request.headers.get("content-type", ""), path)
-                return await take(signed.hotkey, Modality.IMAGE, wish, await webhook_of(request))
+                with telling(signed.hotkey):
+                    ready(Modality.IMAGE)
+                    if not services[Modality.IMAGE].edits:
+                        raise RequestRefused("This miner changes no pictures.", status=422, code="edits_not_offered")
+                    wish = await read_edit(request.headers.get("content-type", ""), path)
+                    webhook = await webhook_of(request)
+                return await take(signed.hotkey, Modality.IMAGE, wish, webhook)
             except OSError as error:
                 log.error("task_not_taken", code="disk_full", error=error.strerror, what_to_do=ADVICE["disk_full"])
                 raise StorageError("This miner can't store a picture now.", code="disk_full") from error

@@ -25,6 +25,10 @@ MAX_EDIT_BYTES: Final = 32 * 1024 * 1024
 """Most bytes of a form with a picture and its mask."""
 
 _IMAGE, _MASK = "image", "mask"
+_MAX_LINE: Final = 2000
+_NO_TEXT: Final = frozenset({"Cc", "Cs", "Co", "Cn"})
+"""Control characters, surrogates, private and unassigned code points: binary, or meant for a terminal or a parser."""
+
 _PARAMETERS: Final = frozenset(
     {"resolution", "tier", "width", "height", "aspect_ratio", "seed", "style", "negative_prompt", "strength"}
     | {"steps", "num_inference_steps", "guidance", "guidance_scale"}
@@ -66,6 +70,9 @@ def read_wish(body: bytes, modality: Modality) -> Wish:
     unknown = sorted(str(name)[:40] for name in parameters if name not in _PARAMETERS)
     if unknown:
         raise _unsupported(f"There is no parameter {', '.join(map(ascii, unknown[:5]))}.")
+    for name, value in parameters.items():
+        if not isinstance(value, str | int | float) or (isinstance(value, str) and not _is_line(value)):
+            raise _unsupported(f"The parameter {name} is no number and no line of text.")
     resolution = parameters.get("resolution")
     tiers = TIERS[modality]
     if isinstance(resolution, str) and resolution not in tiers and not resolution.isascii():
@@ -135,14 +142,17 @@ def _size(data: bytes, code: str) -> tuple[int, int]:
         raise RequestRefused(f"A picture can't be taken: {error.message}", status=422, code=code) from None
 
 
+def _is_line(text: str) -> bool:
+    return len(text) <= _MAX_LINE and not any(unicodedata.category(c) in _NO_TEXT for c in text)
+
+
 def _plain(prompt: str) -> str:
     """The prompt, when it is text that people could have written.
 
     Raises:
         RequestRefused: 422 ``bad_prompt``.
     """
-    # Control characters, surrogates, private and unassigned code points: binary, or meant for a terminal or a parser.
-    odd = any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") and c not in "\t\n\r" for c in prompt)
+    odd = any(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\r" for c in prompt)
     if odd or not any(c.isalnum() for c in prompt):
         raise RequestRefused("The prompt is empty, or no text.", status=422, code="bad_prompt")
     return prompt

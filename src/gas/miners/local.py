@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from gas.errors import InfrastructureError, RequestRefused
 from gas.generation.base import GeneratedMedium, GenerationTask, Job, Pipeline
 
-__all__ = ["LocalService"]
+__all__ = ["LocalService", "leave_pipelines"]
+
+_THREADS: Final = "gas-pipeline"
 
 
 class LocalService:
@@ -28,7 +34,7 @@ class LocalService:
         self.paid = False
         self._pipeline = pipeline
         self._editor = editor
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=_THREADS)
 
     async def submit(self, task: GenerationTask) -> GeneratedMedium | Job:
         """Make the medium.
@@ -62,3 +68,14 @@ class LocalService:
     async def close(self) -> None:
         """Begin nothing further; what is being made is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def leave_pipelines() -> None:
+    """End this process when a pipeline is still at work; the last thing that a service does.
+
+    Python waits for such threads, and a medium may take minutes. It is made again after the next start.
+    """
+    if any(thread.name.startswith(_THREADS) and thread.is_alive() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

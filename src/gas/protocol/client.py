@@ -27,9 +27,20 @@ FilePart = tuple[str, bytes, str]
 
 
 class PeerUnreachable(InfrastructureError):
-    """A peer doesn't answer, or answers with a failure of its own (5xx) or with nonsense."""
+    """A peer doesn't answer, or answers with a failure of its own (5xx) or with nonsense.
+
+    Args:
+        status: HTTP status of its answer; None where there was none. A full queue (503) is no failure of the peer's,
+            and whoever pays for answers tells the two apart.
+    """
 
     code = "peer_unreachable"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, hint: str | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +220,9 @@ class SignedClient:
             raise _refusal(answer)
         if response.is_redirect:
             raise PeerUnreachable("The peer redirects, and a signature is for one receiver.", code="redirected")
-        # A full queue is no failure: whoever pays for answers must be able to tell the two apart.
-        code = "peer_busy" if response.status_code == 503 else "peer_failed"
-        raise PeerUnreachable(f"The peer answers with status {response.status_code}.", code=code)
+        raise PeerUnreachable(
+            f"The peer answers with status {response.status_code}.", code="peer_failed", status=response.status_code
+        )
 
 
 def encode_json(message: object) -> bytes:

@@ -30,9 +30,10 @@ from gas.submissions.fingerprint import (
     tensor_weights,
 )
 from gas.submissions.limits import Limits
+from gas.submissions.lookup import lookup_in_weights
 from gas.submissions.onnx_check import check_onnx
 from gas.submissions.package import CODE, CONFIG, EXTRA_CONFIG, Package, layout, onnx_package, read_config
-from gas.submissions.weights import check_weights
+from gas.submissions.weights import check_weights, read_header
 from gas.types import Modality
 
 __all__ = ["CheckReport", "check"]
@@ -207,7 +208,7 @@ class _Check:
         if weights is not None:
             path = self.folder / weights
             reasons_of_weights = check_weights(path, self.limits)
-            found += reasons_of_weights
+            found += reasons_of_weights or lookup_in_weights(path, read_header(path, self.limits).tensors)
             if not reasons_of_weights:
                 weights_hash, sketches = tensor_weights(path, self.limits)
         return package, Fingerprint(None, weights_hash, code_hash, sketches)

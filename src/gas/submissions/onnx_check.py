@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from gas.errors import InfrastructureError, Reason
 from gas.submissions.limits import Limits
+from gas.submissions.lookup import LOOKUP, holds_hashes, lookup_message
 from gas.submissions.onnx_wire import WireError, measure
 from gas.types import Modality
 
@@ -40,6 +43,8 @@ _BITS: Final = {
 _UINT8: Final = 2
 _FLOAT: Final = 1
 _FLOATS: Final = frozenset({1, 10, 11})
+_WIDE: Final = {7: ("I64", "int64_data"), 13: ("U64", "uint64_data")}
+_NUMPY: Final = {"I64": "<i8", "U64": "<u8"}
 _MAX_SAME: Final = 20
 
 
@@ -239,6 +244,15 @@ def _check_tensors(proto: Any) -> Iterator[tuple[str, str]]:
             continue
         if not _sized(tensor):
             yield "onnx_tensor_size", f"Tensor {shown}: its bytes don't fit its shape and dtype."
+            continue
+        if tensor.data_type in _WIDE and _holds_hashes(tensor):
+            yield LOOKUP, lookup_message(shown)
+
+
+def _holds_hashes(tensor: Any) -> bool:
+    dtype, values = _WIDE[tensor.data_type]
+    raw = tensor.raw_data if tensor.HasField("raw_data") else np.array(getattr(tensor, values), _NUMPY[dtype]).tobytes()
+    return holds_hashes(memoryview(raw), dtype)
 
 
 def _sized(tensor: Any) -> bool:

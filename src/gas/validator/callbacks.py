@@ -17,13 +17,12 @@ from gas.protocol.server import EpistulaGate, install_error_handler
 from gas.storage.blobs import BlobStore
 from gas.storage.tables import MediumRow
 from gas.types import MediaType
+from gas.validator.doors import Doors
+from gas.validator.receiving import CALLBACK_PATH, create_spool_app
 from gas.validator.tasks import Challenge, Challenges
 from gas.verification.base import Verdict
 
 __all__ = ["CALLBACK_PATH", "Judge", "create_app"]
-
-CALLBACK_PATH = "/generation/callback"
-"""Where deliveries go, below the validator's public address."""
 
 _MAX_FAILURE_BYTES = 16 * 1024
 
@@ -33,7 +32,7 @@ Judge = Callable[[bytes, Challenge], Verdict]
 
 def create_app(
     challenges: Challenges,
-    judge: Judge,
+    judge: Judge | None,
     blobs: BlobStore,
     gate: EpistulaGate,
     validator: str,
@@ -46,7 +45,8 @@ def create_app(
 
     Args:
         challenges: What was asked of whom.
-        judge: Verifies a medium.
+        judge: Verifies a medium while its sender waits; None leaves that to another process, see
+            :func:`gas.validator.receiving.create_spool_app`.
         blobs: Where verified media are kept; a refused one leaves nothing.
         gate: Lets miners in.
         validator: Our hotkey.
@@ -54,13 +54,15 @@ def create_app(
         max_bytes: Largest medium.
         on_settled: Told, in the event loop, of every delivery: its verdict, or None for a failure of the miner's.
     """
+    if judge is None:
+        return create_spool_app(challenges, Doors(challenges, clock), blobs, gate, clock, max_bytes=max_bytes)
     app = FastAPI(title="GAS validator", version=__version__, docs_url=None, redoc_url=None)
     install_error_handler(app)
     log = structlog.get_logger("gas.validator").bind(validator=validator)
     # One at a time: two copies of one medium must not pass side by side.
     judging = asyncio.Lock()
 
-    def work(data: bytes, challenge: Challenge) -> Verdict:
+    def work(judge: Judge, data: bytes, challenge: Challenge) -> Verdict:
         verdict = judge(data, challenge)
         medium = None
         if verdict.verified:
@@ -101,7 +103,7 @@ def create_app(
             return JSONResponse({"status": "noted"})
         challenge = await asyncio.to_thread(challenges.claim, signed.hotkey, task_id)
         async with judging:
-            verdict = await asyncio.to_thread(work, signed.body, challenge)
+            verdict = await asyncio.to_thread(work, judge, signed.body, challenge)
         codes = [reason.code for reason in verdict.reasons]
         log.info("medium_judged", miner=challenge.miner, task=task_id, verified=verdict.verified, reasons=codes)
         tell(challenge, verdict)

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gas.errors import ConfigurationError
-from gas.scoring.generators import (
-    GeneratorReward,
-    ModalityTally,
-    PaidMedium,
-    PriceTable,
-    generator_reward,
-    image_tier,
-    video_tier,
-)
+from gas.scoring.generators import GeneratorReward, PriceTable, generator_reward
 from gas.scoring.weights import EmissionProfile, MinerClass, RoundEntry, network_weights, round_winner, update_scores
 from gas.storage.database import Database
-from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, ScoreRow
+from gas.storage.tables import ScoreRow, ServiceStateRow
 from gas.types import Modality
-from gas.validator.tasks import ChallengeState
+from gas.validator.tallies import DAY, GeneratorDay, generator_days, judged_media
 
 __all__ = [
     "DetectorStanding",
     "GeneratorStanding",
     "WeightsPlan",
+    "fold_scores",
+    "generator_standing",
     "generator_standings",
     "plan_weights",
     "update_history",
     "weights_to_u16",
 ]
 
-_DAY = 86_400.0
-_JUDGED_DAYS = 7
 _U16 = 65_535
+_FOLDED = "scores"
+_KEY = "folded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,83 +107,77 @@ def generator_standings(
         shares: Share of each modality in the reward, summing to 1.
         prices: The round's price table.
     """
-    standings = []
     with database.read() as session:
-        for hotkey in hotkeys:
-            tallies = {m: _tally(session, validator, hotkey, m, now) for m in shares}
-            fooled, not_fooled = _judged(session, hotkey, now)
-            verified = sum(len(tally.verified) for tally in tallies.values())
-            reward = generator_reward(
-                tallies, shares, prices, fooled=fooled, not_fooled=not_fooled, silent=verified == 0
-            )
-            refused = sum(tally.refused for tally in tallies.values())
-            standings.append(GeneratorStanding(hotkey, verified, refused, fooled, not_fooled, reward))
-    return standings
+        days = generator_days(session, validator, now=now, since=now - DAY)
+        judged = judged_media(session, hotkeys, now=now)
+    return [generator_standing(h, days.get(h, GeneratorDay()), judged.get(h, (0, 0)), shares, prices) for h in hotkeys]
 
 
-def _tally(session: Session, validator: str, miner: str, modality: Modality, now: float) -> ModalityTally:
-    ended = [
-        state.value
-        for state in (ChallengeState.VERIFIED, ChallengeState.REFUSED, ChallengeState.FAILED, ChallengeState.EXPIRED)
-    ]
-    rows = session.execute(
-        select(ChallengeRow.state, ChallengeRow.parameters, MediumRow.width, MediumRow.height)
-        .outerjoin(MediumRow, MediumRow.sha256 == ChallengeRow.media_sha256)
-        .where(
-            ChallengeRow.validator == validator,
-            ChallengeRow.miner == miner,
-            ChallengeRow.modality == modality.value,
-            ChallengeRow.created_at > now - _DAY,
-            ChallengeRow.state.in_(ended),
-        )
-    ).tuples()
-    verified, refused = [], 0
-    for state, parameters, width, height in rows:
-        if state == ChallengeState.VERIFIED.value:
-            requested = parameters.get("tier", 0)
-            verified.append(PaidMedium(requested if isinstance(requested, int) else 0, _tier(modality, width, height)))
-        else:
-            refused += 1
-    return ModalityTally(tuple(verified), refused)
+def generator_standing(
+    hotkey: str,
+    day: GeneratorDay,
+    judged: tuple[int, int],
+    shares: Mapping[Modality, float],
+    prices: PriceTable,
+) -> GeneratorStanding:
+    """One generator's reward; ``judged`` is how often its media fooled detectors, and how often they did not."""
+    fooled, not_fooled = judged
+    reward = generator_reward(
+        day.tallies, shares, prices, fooled=fooled, not_fooled=not_fooled, silent=day.verified == 0
+    )
+    return GeneratorStanding(hotkey, day.verified, day.refused, fooled, not_fooled, reward)
 
 
-def _tier(modality: Modality, width: int, height: int) -> int:
-    if modality is Modality.IMAGE:
-        return image_tier(width, height)
-    return video_tier(width, height) if modality is Modality.VIDEO else 0
-
-
-def _judged(session: Session, hotkey: str, now: float) -> tuple[int, int]:
-    answers = session.scalars(
-        select(JudgementRow.fooled)
-        .join(MediumRow, MediumRow.sha256 == JudgementRow.media_sha256)
-        .where(MediumRow.generator == hotkey, MediumRow.verified_at > now - _JUDGED_DAYS * _DAY)
-    ).all()
-    fooled = sum(answers)
-    return fooled, len(answers) - fooled
-
-
-def update_history(database: Database, rewards: Mapping[str, float], *, now: float) -> dict[str, float]:
+def update_history(
+    database: Database, rewards: Mapping[str, float], *, now: float, epoch: str | None = None
+) -> dict[str, float]:
     """Fold the rewards of the generators that were challenged into their score history.
 
     Args:
         database: Where the history is kept.
         rewards: This time's reward by hotkey.
         now: Seconds since the epoch.
+        epoch: Name of this time: folded once, however often it is asked for, also by one who was killed before it
+            could write down that it is done. None folds whenever it is called.
 
     Returns:
         The new scores, by hotkey.
     """
-    hotkeys = list(rewards)
-    with database.write() as session:
-        rows = {h: session.get(ScoreRow, (h, MinerClass.GENERATOR.value)) for h in hotkeys}
-        previous = [row.value if row else 0.0 for row in rows.values()]
-        new = update_scores(previous, [rewards[h] for h in hotkeys], np.ones(len(hotkeys), dtype=bool))
-        for hotkey, value in zip(hotkeys, new, strict=True):
-            session.merge(
-                ScoreRow(hotkey=hotkey, miner_class=MinerClass.GENERATOR.value, value=float(value), updated_at=now)
-            )
-    return {h: float(v) for h, v in zip(hotkeys, new, strict=True)}
+
+    def work(session: Session) -> dict[str, float]:
+        kept = session.get(ServiceStateRow, (_FOLDED, _KEY))
+        if epoch is not None and kept is not None and kept.value.get("epoch") == epoch:
+            return {str(hotkey): float(value) for hotkey, value in kept.value["scores"].items()}
+        found = {h: score for h, (_, score) in fold_scores(session, rewards, now=now).items()}
+        if epoch is not None:
+            value = {"epoch": epoch, "scores": found}
+            session.merge(ServiceStateRow(service=_FOLDED, key=_KEY, value=value, updated_at=now))
+        return found
+
+    return database.transact(work)
+
+
+def fold_scores(
+    session: Session, rewards: Mapping[str, float], *, now: float, replaced: Collection[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """V_t = alpha * C_t + (1 - alpha) * V_(t-1) of challenged generators, within the caller's transaction.
+
+    Args:
+        session: Write session; the caller sees to it that an epoch is folded once.
+        rewards: C_t by hotkey.
+        now: Seconds since the epoch.
+        replaced: Hotkeys that have taken their slot since the last time: they start at 0.
+
+    Returns:
+        (V_(t-1), V_t) by hotkey.
+    """
+    hotkeys, kind = list(rewards), MinerClass.GENERATOR.value
+    rows = {h: session.get(ScoreRow, (h, kind)) for h in hotkeys}
+    previous = [row.value if row and h not in replaced else 0.0 for h, row in rows.items()]
+    new = update_scores(previous, [rewards[h] for h in hotkeys], np.ones(len(hotkeys), dtype=bool))
+    for hotkey, value in zip(hotkeys, new, strict=True):
+        session.merge(ScoreRow(hotkey=hotkey, miner_class=kind, value=float(value), updated_at=now))
+    return {h: (float(v), float(n)) for h, v, n in zip(hotkeys, previous, new, strict=True)}
 
 
 def plan_weights(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -21,18 +21,40 @@ from gas.storage.tables import ChallengeRow, MediumRow
 from gas.types import Modality
 from gas.verification.base import Verdict
 
-__all__ = ["Challenge", "ChallengeState", "Challenges", "GeneratorCounts"]
+__all__ = [
+    "OPEN_STATES",
+    "Challenge",
+    "ChallengeState",
+    "Challenges",
+    "GeneratorCounts",
+    "already_delivered",
+    "delivery_refusal",
+    "unknown_task",
+]
 
 
 class ChallengeState(StrEnum):
-    """Life of a challenge: accepted, delivered (being judged), and four ends."""
+    """Life of a challenge: asked (the request is out), accepted, delivered (being judged), and five ends.
 
+    ``FAILED`` is the miner's: it was silent, refused, lied or could not do it. ``UNTAKEN`` never became a task, and
+    nobody is to blame: the miner was busy and said so, or the trouble was ours.
+    """
+
+    ASKED = "asked"
     ACCEPTED = "accepted"
     DELIVERED = "delivered"
     VERIFIED = "verified"
     REFUSED = "refused"
     FAILED = "failed"
     EXPIRED = "expired"
+    UNTAKEN = "untaken"
+
+
+OPEN_STATES: Final = (ChallengeState.ASKED, ChallengeState.ACCEPTED, ChallengeState.DELIVERED)
+"""States of a challenge that has not ended."""
+
+_EXPIRY_GRACE: Final = 5.0
+"""Seconds after a deadline in which a delivery that came in time may still be on its way into the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,7 @@ class Challenge:
     created_at: float
     deadline: float
     delivered_at: float | None
+    reasons: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +93,7 @@ class GeneratorCounts:
     @property
     def open(self) -> int:
         """Challenges that have not ended."""
-        return sum(self.states.get(state, 0) for state in (ChallengeState.ACCEPTED, ChallengeState.DELIVERED))
+        return sum(self.states.get(state, 0) for state in OPEN_STATES)
 
     @property
     def refused(self) -> int:
@@ -98,6 +121,16 @@ class Challenges:
         self._database = database
         self._validator = validator
         self._clock = clock
+
+    @property
+    def database(self) -> Database:
+        """Where they are kept."""
+        return self._database
+
+    @property
+    def validator(self) -> str:
+        """Hotkey of the validator."""
+        return self._validator
 
     def record(
         self, miner: str, task_id: str, modality: Modality, prompt: str, parameters: dict[str, Any], seconds: float
@@ -147,27 +180,45 @@ class Challenges:
         with self._database.write() as session:
             row = session.get(ChallengeRow, (self._validator, miner, task_id))
             if row is None:
-                raise RequestRefused("This hotkey has no task of that id here.", status=404, code="unknown_task")
-            if row.state != ChallengeState.ACCEPTED.value:
-                if row.state == ChallengeState.EXPIRED.value:
-                    raise RequestRefused("The task's deadline has passed.", status=410, code="too_late")
-                raise RequestRefused("The task has been delivered before.", status=409, code="already_delivered")
-            if now > row.deadline:
-                row.state = ChallengeState.EXPIRED.value
-                late = True
+                raise unknown_task()
+            refusal = delivery_refusal(row.state, row.deadline, now)
+            if refusal is not None and row.state != ChallengeState.ACCEPTED.value:
+                raise refusal
+            if refusal is not None:
+                row.state, row.settled_at = ChallengeState.EXPIRED.value, now
             else:
-                row.state = ChallengeState.DELIVERED.value
-                row.delivered_at = now
-                late = False
+                row.state, row.delivered_at = ChallengeState.DELIVERED.value, now
             challenge = _challenge(row)
-        if late:
-            raise RequestRefused("The task's deadline has passed.", status=410, code="too_late")
+        if refusal is not None:
+            raise refusal
         return challenge
+
+    def peek(self, miner: str, task_id: str) -> Challenge | None:
+        """A challenge as of now; None when this miner has no task of that id."""
+        with self._database.read() as session:
+            row = session.get(ChallengeRow, (self._validator, miner, task_id))
+            return _challenge(row) if row is not None else None
 
     def fail(self, challenge: Challenge, message: str) -> None:
         """The miner says that it could not do it."""
         reason = Reason("miner_failed", message[:500])
         self._end(challenge, ChallengeState.FAILED, [reason.as_dict()])
+
+    def give_up(self, miner: str, task_id: str, message: str) -> None:
+        """The miner says of a task that it could not do it; first word counts, as with a medium.
+
+        Raises:
+            RequestRefused: As :meth:`claim`.
+        """
+        now = self._clock.time()
+        with self._database.write() as session:
+            row = session.get(ChallengeRow, (self._validator, miner, task_id))
+            refusal = unknown_task() if row is None else delivery_refusal(row.state, row.deadline, now)
+            if row is None or refusal is not None:
+                raise refusal or unknown_task()
+            row.state, row.delivered_at, row.settled_at = ChallengeState.FAILED.value, now, now
+            said = "".join(c for c in message[:500] if c.isprintable())
+            row.reasons = [Reason("miner_failed", said).as_dict()]
 
     def judge(self, challenge: Challenge, verdict: Verdict, medium: MediumRow | None) -> None:
         """Keep the verdict, and the medium when it is verified, in one transaction."""
@@ -176,20 +227,71 @@ class Challenges:
             row.state = (ChallengeState.VERIFIED if verdict.verified else ChallengeState.REFUSED).value
             row.reasons = [reason.as_dict() for reason in verdict.reasons]
             row.media_sha256 = verdict.sha256
+            row.settled_at = self._clock.time()
             if medium is not None:
                 session.add(medium)
 
     def expire(self) -> int:
-        """Close what is past its deadline, and what a crash left half judged; returns how many."""
+        """Close what is past its deadline, and what a crash left half done; returns how many.
+
+        What waits for its verification came in time and stays.
+        """
         now = self._clock.time()
-        overdue = ChallengeRow.state.in_((ChallengeState.ACCEPTED.value, ChallengeState.DELIVERED.value))
+        ends: tuple[tuple[ChallengeState, ChallengeState, list[Any]], ...] = (
+            (
+                ChallengeState.ASKED,
+                ChallengeState.UNTAKEN,
+                [Reason("interrupted", "Our request was cut off.").as_dict()],
+            ),
+            (ChallengeState.ACCEPTED, ChallengeState.EXPIRED, []),
+            (ChallengeState.DELIVERED, ChallengeState.EXPIRED, []),
+        )
+        count = 0
+        with self._database.write() as session:
+            for state, end, reasons in ends:
+                late = (
+                    ChallengeRow.validator == self._validator,
+                    ChallengeRow.state == state.value,
+                    ChallengeRow.deadline < now - _EXPIRY_GRACE,
+                    ChallengeRow.blob_sha256.is_(None),
+                )
+                change = update(ChallengeRow).where(*late)
+                result = session.execute(change.values(state=end.value, reasons=reasons, settled_at=now))
+                count += int(getattr(result, "rowcount", 0))
+        return count
+
+    def make_up(self, down_since: float) -> int:
+        """Add an outage of ours to the deadlines of the tasks that were open when it began; returns how many.
+
+        Nobody could deliver meanwhile, and what runs out counts against the miner.
+
+        Args:
+            down_since: When the service gave its last sign of life, seconds since the epoch.
+        """
+        seconds = self._clock.time() - down_since
+        if seconds <= 0:
+            return 0
         with self._database.write() as session:
             result = session.execute(
                 update(ChallengeRow)
-                .where(ChallengeRow.validator == self._validator, overdue, ChallengeRow.deadline < now)
-                .values(state=ChallengeState.EXPIRED.value)
+                .where(
+                    ChallengeRow.validator == self._validator,
+                    ChallengeRow.state == ChallengeState.ACCEPTED.value,
+                    ChallengeRow.deadline >= down_since,
+                )
+                .values(deadline=ChallengeRow.deadline + seconds)
             )
             return int(getattr(result, "rowcount", 0))
+
+    def open_tasks(self) -> dict[tuple[str, str], float]:
+        """Deadline of every task that may still be delivered, by hotkey and task id."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(ChallengeRow.miner, ChallengeRow.task_id, ChallengeRow.deadline).where(
+                    ChallengeRow.validator == self._validator, ChallengeRow.state == ChallengeState.ACCEPTED.value
+                )
+            )
+            return {(miner, task_id): deadline for miner, task_id, deadline in rows.tuples()}
 
     def verified_count(self, miner: str) -> int:
         """Verified media of a miner."""
@@ -240,6 +342,37 @@ class Challenges:
             row = session.get_one(ChallengeRow, (self._validator, challenge.miner, challenge.task_id))
             row.state = state.value
             row.reasons = reasons
+            row.settled_at = self._clock.time()
+
+
+def delivery_refusal(state: str, deadline: float, delivered_at: float) -> RequestRefused | None:
+    """Why a task can't take a delivery; None when it can.
+
+    Args:
+        state: Of its challenge.
+        deadline: Seconds since the epoch.
+        delivered_at: When the delivery came.
+    """
+    if state == ChallengeState.ACCEPTED.value:
+        return _too_late() if delivered_at > deadline else None
+    if state == ChallengeState.EXPIRED.value:
+        return _too_late()
+    never = (ChallengeState.ASKED.value, ChallengeState.UNTAKEN.value)
+    return unknown_task() if state in never else already_delivered()
+
+
+def unknown_task() -> RequestRefused:
+    """404: there is no such task of this miner."""
+    return RequestRefused("This hotkey has no task of that id here.", status=404, code="unknown_task")
+
+
+def already_delivered() -> RequestRefused:
+    """409: only the first delivery counts."""
+    return RequestRefused("The task has been delivered before.", status=409, code="already_delivered")
+
+
+def _too_late() -> RequestRefused:
+    return RequestRefused("The task's deadline has passed.", status=410, code="too_late")
 
 
 def _challenge(row: ChallengeRow) -> Challenge:
@@ -253,4 +386,5 @@ def _challenge(row: ChallengeRow) -> Challenge:
         created_at=row.created_at,
         deadline=row.deadline,
         delivered_at=row.delivered_at,
+        reasons=tuple(row.reasons),
     )

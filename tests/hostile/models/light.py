@@ -18,6 +18,7 @@ LIGHT_TORCH = """
 import contextlib
 import numpy
 float32 = float16 = bfloat16 = uint8 = "some dtype"
+channels_last = contiguous_format = "some order"
 inference_mode = contextlib.nullcontext
 set_num_threads = set_num_interop_threads = id
 
@@ -36,8 +37,12 @@ class nn:
     class Module:
         def eval(self):
             return self
+        def modules(self):
+            return [self]
         def __call__(self, batch):
             return self.forward(batch)
+    class Conv2d(Module):
+        pass
 
 def tensor(values, dtype=numpy.float32):
     return Tensor(numpy.array(values, dtype=dtype))

@@ -132,8 +132,8 @@ _OPENINGS: Final[dict[Register, tuple[str, ...]]] = {
         of {day}, {name} found {thing}; There was once a {job} in {town} who kept {thing} under the bed
     """),
     _R.ANNOUNCEMENT: _split("""
-        Attention please, the {hour} service to {town} is delayed; Would the owner of {thing} please come to the front
-        desk; Ladies and gentlemen, {event}; This is a safety notice for all visitors; Platform {number} is closed
+        Attention please, the service of {hour} to {town} is delayed; Would the owner of {thing} please come to the
+        front desk; Ladies and gentlemen, {event}; This is a safety notice for all visitors; Platform {number} is closed
         because {reason}; Dear customers, we close at {hour}
     """),
     _R.DOCUMENTARY: _split("""

@@ -28,6 +28,8 @@ _MEMORY_WORDS = (
     "bad_array_new_length",
 )
 
+_NO_VIEW = "view size is not compatible"
+
 
 class ModelError(Exception):
     """The model broke the contract.
@@ -166,27 +168,57 @@ def _load_torch(config: dict[str, Any]) -> Model:
     if device != "cpu":
         network = network.to(device)
     element = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[config["dtype"]]
+    arranged = device == "cpu" and _arrange(network, torch.channels_last)
     # The shared memory is read-only: a model that works in place would crash on it, so it gets a copy.
     private = torch.empty((config["batch_size"], *config["input_shape"]), dtype=getattr(torch, config["input_dtype"]))
     if device != "cpu":
         # Only from page-locked memory does a copy to the card run by itself.
         private = private.pin_memory()
 
-    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
-        samples = len(batch)
-        view = private[:samples]
+    def forward(batch: NDArray[Any]) -> object:
+        view = private[: len(batch)]
         np.copyto(view.numpy(), batch)
         with torch.inference_mode():
             shown = view if device == "cpu" else view.to(device, non_blocking=True)
             if element is torch.float32:
-                answer = network(shown)
-            else:
-                with torch.autocast(device, dtype=element):
-                    answer = network(shown)
+                return network(shown)
+            with torch.autocast(device, dtype=element):
+                return network(shown)
+
+    begun = False
+
+    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
+        nonlocal arranged, begun
+        samples, first, begun = len(batch), not begun, True
+        try:
+            answer = forward(batch)
+        except Exception as error:  # what the submission's code raises may be anything
+            # A model may rely on the order of what its convolutions give it; then it gets the usual one.
+            if not arranged or not (first or _NO_VIEW in str(error)):
+                raise
+            arranged = False
+            _arrange(network, torch.contiguous_format)
+            answer = forward(batch)
         logits = _logits(answer).detach().float().cpu().numpy()
         return _checked(logits, samples, width)
 
     return run
+
+
+def _arrange(network: torch.nn.Module, order: torch.memory_format) -> bool:
+    """Lay out the weights of convolutions; whether there are any.
+
+    With the channels last, a convolution and all that follows it read and write pixels in one piece: a fifth less
+    time. Sums are added in another order, so that answers differ in their last digits.
+    """
+    import torch
+
+    found = False
+    for module in network.modules():
+        if type(module) is torch.nn.Conv2d:
+            module.weight.data = module.weight.data.contiguous(memory_format=order)
+            found = True
+    return found
 
 
 def _logits(answer: object) -> torch.Tensor:

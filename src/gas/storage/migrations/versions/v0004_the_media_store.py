@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ down_revision = "v0003"
 
 def upgrade() -> None:
     """Apply."""
-    for column in (
+    challenges: tuple[sa.Column[Any], ...] = (
         sa.Column("tier", sa.Integer(), nullable=True),
         sa.Column("uid", sa.Integer(), nullable=True),
         sa.Column("block", sa.BigInteger(), nullable=True),
@@ -21,11 +23,12 @@ def upgrade() -> None:
         sa.Column("claimed_by", sa.String(length=64), nullable=True),
         sa.Column("claimed_until", sa.Double(), nullable=True),
         sa.Column("settled_at", sa.Double(), nullable=True),
-    ):
+    )
+    for column in challenges:
         op.add_column("challenges", column)
     op.create_index("ix_challenges_state_deadline", "challenges", ["state", "deadline"], unique=False)
     op.create_index("ix_challenges_state_delivered", "challenges", ["state", "delivered_at"], unique=False)
-    for column in (
+    media: tuple[sa.Column[Any], ...] = (
         sa.Column("source", sa.String(length=16), server_default="miner", nullable=False),
         sa.Column("state", sa.String(length=16), server_default="kept", nullable=False),
         sa.Column("model", sa.String(length=256), nullable=True),
@@ -37,7 +40,8 @@ def upgrade() -> None:
         sa.Column("parameters", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("mask_sha256", sa.String(length=64), nullable=True),
         sa.Column("published_in", sa.String(length=64), nullable=True),
-    ):
+    )
+    for column in media:
         op.add_column("media", column)
     op.create_index("ix_media_state_verified", "media", ["state", "verified_at"], unique=False)
     op.create_index("ix_media_published_in", "media", ["published_in"], unique=False)

@@ -1,0 +1,69 @@
+"""While the validator was down nobody could deliver: that time is not taken from the miners."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from postgres import service_url
+
+from gas.clock import ManualClock
+from gas.errors import RequestRefused
+from gas.storage.blobs import FolderBlobs
+from gas.storage.database import open_database
+from gas.types import Modality
+from gas.validator.tasks import Challenges, ChallengeState
+
+
+@pytest.fixture
+def ground(tmp_path: Path):
+    database, clock = open_database(service_url(tmp_path)), ManualClock()
+    yield Challenges(database, "validator", clock), clock
+    database.close()
+
+
+def test_an_outage_is_added_to_the_deadlines_of_open_tasks(ground) -> None:
+    challenges, clock = ground
+    challenges.record("miner", "open", Modality.IMAGE, "a cat", {}, 60)
+    challenges.record("miner", "delivered", Modality.IMAGE, "a dog", {}, 60)
+    challenges.claim("miner", "delivered")
+    clock.advance(20)
+    last_sign = clock.time()
+    clock.advance(300)
+    assert challenges.make_up(last_sign) == 1
+    # Forty seconds were left when it went down, and forty are left now.
+    clock.advance(39)
+    challenges.expire()
+    assert challenges.claim("miner", "open").state is ChallengeState.DELIVERED
+
+
+def test_what_had_run_out_before_the_outage_stays_run_out(ground) -> None:
+    challenges, clock = ground
+    challenges.record("miner", "late", Modality.IMAGE, "a cat", {}, 60)
+    clock.advance(61)
+    last_sign = clock.time()
+    clock.advance(300)
+    assert challenges.make_up(last_sign) == 0
+    with pytest.raises(RequestRefused) as refusal:
+        challenges.claim("miner", "late")
+    assert refusal.value.error_code == "too_late"
+
+
+def test_a_clock_that_was_set_back_takes_no_time_away(ground) -> None:
+    challenges, clock = ground
+    challenges.record("miner", "open", Modality.IMAGE, "a cat", {}, 60)
+    assert challenges.make_up(clock.time() + 50) == 0
+    clock.advance(59)
+    assert challenges.claim("miner", "open").deadline == pytest.approx(clock.time() + 1)
+
+
+def test_a_blob_whose_name_is_known_is_stored_under_it(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    name = blobs.put(b"a medium")
+    blobs.delete(name)
+    assert blobs.put(b"a medium", name=name) == name
+    assert blobs.get(name) == b"a medium"
