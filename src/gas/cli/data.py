@@ -113,10 +113,6 @@ def add_command(
 
 
 @app.command("fetch")
-def _is_local_arena(source: str, path: str) -> bool:
-    return source == "arena" and Path(path).is_dir()
-
-
 def fetch_command(
     names: _Names = None,
     everything: Annotated[bool, typer.Option("--all", help="All of your own registry, or of --registry.")] = False,
@@ -401,3 +397,7 @@ data_photos.register(app)
 data_pair.register(app)
 data_plan.register(app)
 data_show.register(app)
+
+
+def _is_local_arena(source: str, path: str) -> bool:
+    return source == "arena" and Path(path).is_dir()
