@@ -63,7 +63,7 @@ def status(env_file: EnvFile = None, json_output: _Json = False) -> None:
     if json_output:
         print(json.dumps(told))
     else:
-        print(f"state     {_state_line(found)}")
+        print(f"state     {found.sentence()}")
         print(f"health    {_health_line(health)}")
         counts = ", ".join(f"{count} {state}" for state, count in told["tasks"].items())
         print(f"tasks     {counts or 'none yet'}")
@@ -177,7 +177,7 @@ def _begin(
         begun = found
     _print(
         {**asdict(begun), "port": settings.bt_axon_port, "log": str(service.log_path)},
-        f"{_state_line(begun)}; listening on {settings.bt_axon_ip}:{settings.bt_axon_port}, log {service.log_path}",
+        f"{begun.sentence()}; listening on {settings.bt_axon_ip}:{settings.bt_axon_port}, log {service.log_path}",
         as_json,
     )
 
@@ -219,17 +219,6 @@ def _tasks(settings: GeneratorSettings) -> dict[str, int]:
     from gas.miners.history import task_counts
 
     return task_counts(settings.state_path)
-
-
-def _state_line(found: SupervisedStatus) -> str:
-    parts = [found.state]
-    if found.child_pid:
-        parts.append(f"process {found.child_pid}")
-    if found.restarts:
-        parts.append(f"started again {found.restarts} times")
-    if found.last_exit is not None:
-        parts.append(f"last ended with status {found.last_exit}")
-    return ", ".join(parts)
 
 
 def _health_line(health: dict[str, Any] | None) -> str:

@@ -57,6 +57,17 @@ class SupervisedStatus:
         """Whether a supervisor looks after it."""
         return self.pid is not None
 
+    def sentence(self) -> str:
+        """For people: the state, the process, and how it fared."""
+        parts = [self.state]
+        if self.child_pid:
+            parts.append(f"process {self.child_pid}")
+        if self.restarts:
+            parts.append(f"started again {self.restarts} times")
+        if self.last_exit is not None:
+            parts.append(f"last ended with status {self.last_exit}")
+        return ", ".join(parts)
+
 
 class Supervised:
     """One service under supervision.

@@ -94,7 +94,7 @@ def status(env_file: _EnvFile = None, service: _Service = None, json_output: _Js
         beat = beats.get(name)
         said = ", ".join(f"{key} {value}" for key, value in (beat or {}).get("facts", {}).items())
         life = f"lived {beat['seconds_ago']:.0f} s ago" + (f" ({said})" if said else "") if beat else "no heartbeat yet"
-        lines.append(f"{name:15}{_state(one)}; {life}")
+        lines.append(f"{name:15}{one.sentence()}; {life}")
     lines += [f"{name:15}{_row(value)}" for name, value in facts.items()]
     _print({"services": told, **facts}, lines, json_output)
     if not all(one.running for one in found.values()):
@@ -178,7 +178,7 @@ def _begin(act: str, env_file: Path | None, service: str | None, wait: bool, as_
                     code="not_ready",
                     hint=f"See gascli v logs --service {name}.",
                 )
-    lines = [f"{name:15}{_state(one)}" for name, one in begun.items()]
+    lines = [f"{name:15}{one.sentence()}" for name, one in begun.items()]
     told = {name: asdict(one) for name, one in begun.items()}
     _print({"hotkey": hotkey, "services": told}, [*lines, f"{'hotkey':15}{hotkey}"], as_json)
 
@@ -224,17 +224,6 @@ def _facts(settings: ValidatorSettings, now: float) -> dict[str, Any]:
     media = {f"{source} {state}": count for (source, state), count in found.media.items()}
     backlog = {"deliveries": found.backlog, "oldest_seconds": round(found.oldest_seconds, 1)}
     return {"challenges": found.challenges, "backlog": backlog, "media": media, "heartbeats": beats}
-
-
-def _state(one: SupervisedStatus) -> str:
-    parts = [one.state]
-    if one.child_pid:
-        parts.append(f"process {one.child_pid}")
-    if one.restarts:
-        parts.append(f"started again {one.restarts} times")
-    if one.last_exit is not None:
-        parts.append(f"last ended with status {one.last_exit}")
-    return ", ".join(parts)
 
 
 def _row(values: dict[str, Any]) -> str:

@@ -12,10 +12,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gas.errors import ConfigurationError
+from gas.operators import EnvFile, IpText, WalletWord, read_env_file
 from gas.types import Modality
 
 __all__ = ["ENV_FILE", "NO_SERVICE", "GeneratorSettings", "ServiceName", "read_settings"]
@@ -28,8 +29,11 @@ NO_SERVICE: Final = "none"
 
 ServiceName = Literal["openai", "openrouter", "stabilityai", "runway", "local", "none"]
 
-_OURS: Final = re.compile(r"(BT|MINER)_[A-Z0-9_]+|(IMAGE|VIDEO|AUDIO)_[A-Z0-9_]*(SERVICE|PIPELINE)[A-Z0-9_]*")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FILE: Final = EnvFile(
+    "generator",
+    ENV_FILE,
+    re.compile(r"(BT|MINER)_[A-Z0-9_]+|(IMAGE|VIDEO|AUDIO)_[A-Z0-9_]*(SERVICE|PIPELINE)[A-Z0-9_]*"),
+)
 
 
 class GeneratorSettings(BaseSettings):
@@ -83,14 +87,14 @@ class GeneratorSettings(BaseSettings):
     video_pipeline: str = "video"
     audio_pipeline: str = "speech"
     gas_home: Path = Path(".gas")
-    bt_wallet_name: str = "default"
-    bt_wallet_hotkey: str = "default"
+    bt_wallet_name: WalletWord = "default"
+    bt_wallet_hotkey: WalletWord = "default"
     bt_wallet_path: Path | None = None
     bt_netuid: int = Field(default=1, ge=0, le=65535)
     bt_chain_endpoint: str = "local"
-    bt_axon_ip: str = "127.0.0.1"
+    bt_axon_ip: IpText = "127.0.0.1"
     bt_axon_port: int = Field(default=8091, ge=0, le=65535)
-    bt_axon_external_ip: str = ""
+    bt_axon_external_ip: IpText = ""
     bt_axon_external_port: int | None = Field(default=None, ge=1, le=65535)
     miner_max_concurrent_tasks: int = Field(default=5, ge=1, le=256)
     miner_queue_size: int = Field(default=64, ge=1, le=10_000)
@@ -110,21 +114,6 @@ class GeneratorSettings(BaseSettings):
     miner_min_stake: float = Field(default=0.0, ge=0.0, le=1e9)
     miner_allow_local_webhooks: bool = False
     miner_publish_axon: bool = True
-
-    @field_validator("bt_wallet_name", "bt_wallet_hotkey")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ValueError("a name consists of letters, digits, '.', '-' and '_'")
-        return value
-
-    @field_validator("bt_axon_ip", "bt_axon_external_ip")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        try:
-            return str(ip_address(value)) if value else value
-        except ValueError:
-            raise ValueError("this is no IP address") from None
 
     @field_validator("bt_chain_endpoint")
     @classmethod
@@ -192,55 +181,10 @@ class GeneratorSettings(BaseSettings):
 
 
 def read_settings(env_file: Path | None, **options: Any) -> GeneratorSettings:
-    """The settings in force.
+    """The settings in force; raises as :func:`gas.operators.read_env_file`.
 
     Args:
         env_file: The operator's file; None reads only the environment.
         options: Fields that the command line sets; None leaves one to the file.
-
-    Raises:
-        ConfigurationError: ``bad_setting``, naming every variable that is wrong and never its value; ``env_file``
-            when the file can't be read.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    if env_file is not None:
-        _check_names(env_file)
-    try:
-        # What pydantic-settings takes beside the fields is not in its type.
-        return GeneratorSettings(**{"_env_file": env_file, **given})
-    except ValidationError as error:
-        wrong = [
-            f"{'.'.join(str(part) for part in item['loc'][:1]).upper()}: {item['msg']}".removeprefix(": ")
-            for item in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise ConfigurationError(
-            f"The generator's settings are wrong: {'; '.join(wrong)}.",
-            code="bad_setting",
-            hint=f"Correct {env_file or 'the environment'}; .env.gen_miner.template explains each name.",
-        ) from None
-
-
-def _check_names(env_file: Path) -> None:
-    """Refuse names that only look like ours: a misspelt limit that is silently ignored would cost money."""
-    from dotenv import dotenv_values
-
-    try:
-        if not env_file.is_file():
-            raise ConfigurationError(
-                f"There is no file {env_file}.",
-                code="env_file",
-                hint="Copy .env.gen_miner.template to .env.gen_miner and fill it in, or name one with --env-file.",
-            )
-        names = list(dotenv_values(env_file, interpolate=False))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"The file {env_file} can't be read ({type(error).__name__}).", code="env_file"
-        ) from None
-    known = {name.upper() for name in GeneratorSettings.model_fields}
-    unknown = [name for name in names if _OURS.fullmatch(name.upper()) and name.upper() not in known]
-    if unknown:
-        raise ConfigurationError(
-            f"{env_file} sets what nobody reads: {', '.join(sorted(unknown)[:10])}.",
-            code="bad_setting",
-            hint="Is it misspelt? .env.gen_miner.template explains each name.",
-        )
+    return read_env_file(GeneratorSettings, env_file, options, _FILE)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gas.errors import ConfigurationError
+from gas.operators import EnvFile, IpText, WalletWord, read_env_file
 from gas.types import Modality
 
 __all__ = ["ENV_FILE", "ValidatorSettings", "read_settings"]
@@ -23,12 +24,16 @@ __all__ = ["ENV_FILE", "ValidatorSettings", "read_settings"]
 ENV_FILE: Final = ".env.validator"
 """Where the settings are looked for, in the working folder."""
 
-_OURS: Final = re.compile(
-    r"(BT|CALLBACK|EXTERNAL_CALLBACK|CHALLENGE|PUBLISH|MEDIA|DATA|LOCAL_MEDIA|PROMPTS|VERIFY|METRICS|GAS)_[A-Z0-9_]+"
+_FILE: Final = EnvFile(
+    "validator",
+    ENV_FILE,
+    re.compile(
+        r"(BT|CALLBACK|EXTERNAL_CALLBACK|CHALLENGE|PUBLISH|MEDIA|DATA|LOCAL_MEDIA|PROMPTS|VERIFY|METRICS|GAS)_[A-Z0-9_]+"
+    ),
+    # Names of other parts of GAS that may stand in the same file, and the second name of the port.
+    frozenset({"GAS_NETUID", "GAS_CHAIN_ENDPOINT", "GAS_CHAIN_URL", "BT_AXON_PORT"}),
+    {"callback_port": "CALLBACK_PORT (or BT_AXON_PORT)"},
 )
-_ELSEWHERE: Final = frozenset({"GAS_NETUID", "GAS_CHAIN_ENDPOINT", "GAS_CHAIN_URL"})
-"""Names of other parts of GAS that may stand in the same file."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class ValidatorSettings(BaseSettings):
@@ -97,18 +102,18 @@ class ValidatorSettings(BaseSettings):
     gas_home: Path = Path(".gas")
     gas_database_url: SecretStr = SecretStr("")
     gas_blobs_url: str = ""
-    bt_wallet_name: str = "validator"
-    bt_wallet_hotkey: str = "default"
+    bt_wallet_name: WalletWord = "validator"
+    bt_wallet_hotkey: WalletWord = "default"
     bt_wallet_path: Path | None = None
     bt_netuid: int = Field(default=1, ge=0, le=65535)
     bt_chain_endpoint: str = "local"
 
-    callback_ip: str = "0.0.0.0"  # noqa: S104  (miners are elsewhere)
+    callback_ip: IpText = "0.0.0.0"  # noqa: S104  (miners are elsewhere)
     callback_port: int = Field(
         default=10525, ge=0, le=65535, validation_alias=AliasChoices("callback_port", "bt_axon_port")
     )
     callback_url: str = ""
-    external_callback_ip: str = ""
+    external_callback_ip: IpText = ""
     external_callback_port: int | None = Field(default=None, ge=1, le=65535)
     callback_max_mb: int = Field(default=64, ge=1, le=4096)
     callback_uploads: int = Field(default=64, ge=1, le=1024)
@@ -130,7 +135,7 @@ class ValidatorSettings(BaseSettings):
     emission_profile: str = "gas"
     competitions: Path | None = None
     version_key: int = Field(default=0, ge=0)
-    metrics_ip: str = "127.0.0.1"
+    metrics_ip: IpText = "127.0.0.1"
     metrics_port: int = Field(default=9110, ge=0, le=65535)
 
     trust_anchors: Path | None = None
@@ -151,21 +156,6 @@ class ValidatorSettings(BaseSettings):
     media_max_gb: float = Field(default=200.0, gt=0.0)
     local_media_max_gb: float = Field(default=50.0, gt=0.0)
     media_keep_days: float = Field(default=30.0, gt=0.0)
-
-    @field_validator("bt_wallet_name", "bt_wallet_hotkey")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ValueError("a name consists of letters, digits, '.', '-' and '_'")
-        return value
-
-    @field_validator("callback_ip", "external_callback_ip", "metrics_ip")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        try:
-            return str(ip_address(value)) if value else value
-        except ValueError:
-            raise ValueError("this is no IP address") from None
 
     @field_validator("bt_chain_endpoint")
     @classmethod
@@ -285,57 +275,10 @@ class ValidatorSettings(BaseSettings):
 
 
 def read_settings(env_file: Path | None, **options: Any) -> ValidatorSettings:
-    """The settings in force.
+    """The settings in force; raises as :func:`gas.operators.read_env_file`.
 
     Args:
         env_file: The operator's file; None reads only the environment.
         options: Fields that the command line sets; None leaves one to the file.
-
-    Raises:
-        ConfigurationError: ``bad_setting``, naming every variable that is wrong and never its value; ``env_file``
-            when the file can't be read.
     """
-    if env_file is not None:
-        _check_names(env_file)
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        # What pydantic-settings takes beside the fields is not in its type.
-        return ValidatorSettings(**{"_env_file": env_file, **given})
-    except ValidationError as error:
-        wrong = [
-            f"{_name('.'.join(str(part) for part in item['loc'][:1]))}: {item['msg']}"
-            for item in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise ConfigurationError(
-            f"The validator's settings are wrong: {'; '.join(wrong)}.",
-            code="bad_setting",
-            hint=f"Correct {env_file or 'the environment'}; .env.validator.template explains each name.",
-        ) from None
-
-
-def _name(field: str) -> str:
-    return "CALLBACK_PORT (or BT_AXON_PORT)" if field == "callback_port" else field.upper()
-
-
-def _check_names(env_file: Path) -> None:
-    """Refuse names that only look like ours: a misspelt limit would silently be none."""
-    from dotenv import dotenv_values
-
-    try:
-        names = {name.upper() for name in dotenv_values(env_file, interpolate=False)} if env_file.is_file() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{env_file} can't be read ({type(error).__name__}).", code="env_file") from None
-    if names is None:
-        raise ConfigurationError(
-            f"There is no file {env_file}.",
-            code="env_file",
-            hint="Copy .env.validator.template to .env.validator and fill it in, or name one with --env-file.",
-        )
-    known = {name.upper() for name in ValidatorSettings.model_fields} | _ELSEWHERE | {"BT_AXON_PORT"}
-    unknown = sorted(name for name in names - known if _OURS.fullmatch(name))
-    if unknown:
-        raise ConfigurationError(
-            f"{env_file} sets what nobody reads: {', '.join(unknown[:10])}.",
-            code="bad_setting",
-            hint="Is it misspelt? .env.validator.template explains each name.",
-        )
+    return read_env_file(ValidatorSettings, env_file, options, _FILE)
