@@ -68,7 +68,7 @@ def _media_came(home: Path) -> bool:
 
 
 def _arena_works(home: Path) -> bool:
-    return any((home / "arena").glob("runs/*"))
+    return any((home / "arena").glob("workers/*/runs/*"))
 
 
 def _kill_when(home: Path, condition: Callable[[Path], bool]) -> None:
