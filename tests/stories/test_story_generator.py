@@ -168,6 +168,10 @@ def test_pm2_starts_the_generator_by_its_configuration(folder: Path, gascli: Any
             wait_for(lambda: len(hook.deliveries) == 1, "the delivery")
             (about,) = json.loads(run("jlist"))
             assert (about["name"], about["pm2_env"]["status"]) == ("gas-generator", "online")
+            second = [sys.executable, "-m", "gas.cli.main", "g", "start"]
+            refused = subprocess.run(second, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+            assert refused.returncode == 2, refused.stdout
+            assert "Another generator works" in refused.stderr
             run("delete", "gas-generator")
             assert not _healthy(url)
         finally:

@@ -31,8 +31,14 @@ def start(
     json_output: _Json = False,
 ) -> None:
     """Start the generator of .env.gen_miner in the background; it is started again when it ends by itself."""
+    from gas.miners.copies import sole_owner
+
     service, settings = _service(env_file)
     _look_before(settings)
+    if not service.status().running:
+        # Another one, of pm2 say, would answer on the port, and be taken for the one that is started.
+        with sole_owner(settings.state_path):
+            pass
     _begin(service.start, service, settings, wait, json_output)
 
 
