@@ -136,7 +136,9 @@ def test_real_media_are_described_and_it_is_said_how(prompts: Callable[..., Any]
     made = prompts("compose", "-m", "image", "-n", 4, "--from", photos, "--seed", 1)
     assert made["media"] == 3
     assert 1 <= made["scenes"] <= 3
-    assert {p["source"] for p in prompts("list")["prompts"]} == {f"composed:{made['describer']}"}
+    # Where a network is not sure what it sees, the words of the path speak.
+    sources = {p["source"] for p in prompts("list")["prompts"]}
+    assert sources and sources <= {f"composed:{made['describer']}", "composed:words"}
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no picture" in prompts("compose", "--from", empty, code=2, read=False)
