@@ -171,7 +171,7 @@ def _replay(
     with tempfile.TemporaryDirectory(prefix="gas-replay-") as name:
         work = Path(name)
         if round_folder is not None:
-            blobs: Any = FolderBlobs(round_folder / "blobs")
+            blobs: Any = FolderBlobs(round_folder / "blobs", rehash=True)
             store_round(blobs, read_round(round_folder))
         else:
             blobs = open_blobs(HomeSettings(home=home).resolved_blobs_url)

@@ -5,8 +5,9 @@ that says whether it is filled. Ten models of one shape cost one decode and nine
 processes may use a folder at once: a slot's content depends on nothing but the medium, so the worst that a race can
 do is to write the same bytes twice.
 
-What is covered: kill -9 at any moment (the flag is written after the slot), a power cut (a shelf that was not sealed is
-emptied when the machine has been started anew), a full disk (it goes on without keeping what doesn't fit).
+What is covered: kill -9 at any moment (the flag is set after the slot is written), a power cut (nothing is flushed to
+the disk, which would take longer than many a run: a shelf is emptied when the machine has been started anew), a full
+disk (it goes on without keeping what doesn't fit).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +39,7 @@ __all__ = ["RoundShelves"]
 
 _FORMAT: Final = 1
 _LOCKS: Final = 64
-_EMPTY, _GOOD, _BAD = b"\x00", b"\x01", b"\x02"
+_GOOD, _BAD = 1, 2
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHAINS: Final = {
     Modality.IMAGE: SHARING_CHAIN,
@@ -129,7 +131,7 @@ class RoundShelves:
         return out, usable
 
     def close(self) -> None:
-        """Flush the shelves to the disk and let go of them."""
+        """Let go of the shelves."""
         with self._lock:
             for shelf in self._shelves.values():
                 shelf.close()
@@ -144,6 +146,8 @@ class RoundShelves:
         self.close()
 
     def _make(self, sample_id: str, slot: int, shelf: _Shelf | _NoShelf, out: NDArray[np.generic]) -> bool:
+        if shelf.is_bad(slot):
+            return False
         with self._locks[slot % _LOCKS]:
             # Somebody else may have made it while this thread waited.
             found = shelf.read(slot, out)
@@ -219,76 +223,53 @@ class _OfThread(threading.local):
 
 
 class _Shelf:
-    """One file of slots and one of flags."""
+    """One file of slots and one of flags, which is mapped: looking at a flag is no system call."""
 
     def __init__(self, path: Path, target: Target, robust: bool, count: int, capacity: int) -> None:
         self.target, self.robust = target, robust
-        self._capacity = capacity
-        self._path = path
-        self._written = False
+        self._capacity, self._size = capacity, target.nbytes
         with contextlib.ExitStack() as opened:
             self._slots = _open_shared(path.with_suffix(".slots"))
             opened.callback(os.close, self._slots)
-            self._flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            opened.callback(os.close, self._flags)
-            self._empty_after_a_power_cut()
-            if os.fstat(self._flags).st_size != count:
-                os.ftruncate(self._flags, count)
+            flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                # Nobody may cut off flags that another process has mapped already.
+                fcntl.flock(flags, fcntl.LOCK_EX)
+                _empty_after_a_power_cut(flags, path.with_suffix(".seal"))
+                fcntl.flock(flags, fcntl.LOCK_UN)
+                # Without its blocks on the disk, a full disk would kill the process that sets a flag.
+                os.posix_fallocate(flags, 0, count)
+                self._flags = mmap.mmap(flags, count)
+            finally:
+                os.close(flags)
             os.utime(self._slots)
             opened.pop_all()
 
     def read(self, slot: int, out: NDArray[np.generic]) -> bool:
         """Copy a filled slot into ``out``; false when there is nothing."""
-        if os.pread(self._flags, 1, slot) != _GOOD:
+        if self._flags[slot] != _GOOD:
             return False
-        size = self.target.nbytes
-        return os.preadv(self._slots, [out.data.cast("B")], slot * size) == size
+        return os.preadv(self._slots, [out.data.cast("B")], slot * self._size) == self._size
 
     def is_bad(self, slot: int) -> bool:
         """Whether the medium is known to be undecodable."""
-        return os.pread(self._flags, 1, slot) == _BAD
+        return self._flags[slot] == _BAD
 
     def write(self, slot: int, pixels: NDArray[np.generic] | None) -> None:
         """Fill a slot, or mark it as undecodable."""
-        self._written = True
         if pixels is None:
-            os.pwrite(self._flags, _BAD, slot)
+            self._flags[slot] = _BAD
             return
         if slot >= self._capacity:
             return
-        size = self.target.nbytes
-        if os.pwrite(self._slots, np.ascontiguousarray(pixels).data.cast("B"), slot * size) != size:
+        if os.pwrite(self._slots, np.ascontiguousarray(pixels).data.cast("B"), slot * self._size) != self._size:
             raise OSError(errno.ENOSPC, "The disk is full")
-        os.pwrite(self._flags, _GOOD, slot)
+        self._flags[slot] = _GOOD
 
     def close(self) -> None:
-        """Make sure of the content, and seal it."""
-        with contextlib.suppress(OSError):
-            # Only the last one to leave knows that nothing more will be written.
-            fcntl.flock(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._written or not self._was_sealed:
-                os.fsync(self._slots)
-                os.fsync(self._flags)
-            self._seal(_SEALED)
+        """Let go of the files."""
+        self._flags.close()
         os.close(self._slots)
-        os.close(self._flags)
-
-    def _empty_after_a_power_cut(self) -> None:
-        """Flags may have reached the disk before their slots, unless the shelf was sealed or the machine lives."""
-        boot = _boot_id()
-        try:
-            seal = self._path.with_suffix(".seal").read_text(encoding="ascii")
-        except OSError:
-            seal = ""
-        if seal not in (boot, _SEALED):
-            os.ftruncate(self._flags, 0)
-        self._was_sealed = seal == _SEALED
-        self._seal(boot)
-
-    def _seal(self, value: str) -> None:
-        aside = self._path.with_suffix(f".seal{os.getpid()}-{threading.get_ident()}")
-        aside.write_text(value, encoding="ascii")
-        aside.replace(self._path.with_suffix(".seal"))
 
 
 class _NoShelf:
@@ -310,7 +291,18 @@ class _NoShelf:
         """There is nothing to let go of."""
 
 
-_SEALED: Final = "sealed"
+def _empty_after_a_power_cut(flags: int, seal: Path) -> None:
+    """Flags may have reached the disk before their slots, unless the machine has been up ever since."""
+    boot = _boot_id()
+    try:
+        if seal.read_text(encoding="ascii") == boot:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass
+    os.ftruncate(flags, 0)
+    aside = seal.with_suffix(f".seal{os.getpid()}-{threading.get_ident()}")
+    aside.write_text(boot, encoding="ascii")
+    aside.replace(seal)
 
 
 def _open_shared(path: Path) -> int:
