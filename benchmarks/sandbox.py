@@ -4,8 +4,9 @@ Throughput: the same small convolutional network on the same batches, in this pr
 one run, with one thread and the same allocator settings. The first ratio is of wall clocks; on a busy machine the
 second is the one to read: processor time of this process and of the sandbox's tree together.
 
-Start: from the call to the loaded model, less what the same ``load_model`` takes in this process, and what of it is
-isolation and what is importing torch.
+Start: from the call to the loaded model, less the model's own load, which is what the same ``load_model`` takes in a
+process that has imported torch; cold (a new tree), and warm (a spare was waiting). ``--processes 2`` starts that many
+at once, as the engine does. ``--first`` prints what the first batches of a process cost.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gas.sandbox.runtime import child_environment
@@ -31,7 +32,9 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from gas.sandbox import Limits, ModelSpec, Tier, best_sandbox, probe  # noqa: E402
+from gas.sandbox.base import Environment  # noqa: E402
 from gas.sandbox.session import Session  # noqa: E402
+from gas.sandbox.spares import Spares  # noqa: E402
 
 _SHAPE = (3, 224, 224)
 _BATCH = 8
@@ -125,44 +128,72 @@ def throughput(
     return statistics.median(walls), statistics.median(cpus)
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    """Median of three turns."""
-    found = []
-    for _ in range(3):
+def start_seconds(start: Callable[[], Session], processes: int) -> float:
+    """Until the last of several models that are started at once is loaded."""
+    with ThreadPoolExecutor(processes) as pool:
         began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+        sessions = list(pool.map(lambda _: start(), range(processes)))
+        seconds = time.perf_counter() - began
+        for session in sessions:
+            session.close()
+    return seconds
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=30, help="batches of 8 pictures in a turn")
+    parser.add_argument("--batches", type=int, default=30, help="batches of 8 pictures in a turn; 0 leaves them out")
+    parser.add_argument("--starts", type=int, default=5, help="warm starts; cold ones are three at most")
+    parser.add_argument("--processes", type=int, default=1, help="models that are started at once")
+    parser.add_argument("--first", action="store_true", help="print what the first batches of a process cost")
     options = parser.parse_args()
     found = probe()
     sandbox = best_sandbox(Tier.PLAIN, found)
     limits = Limits()
-    with tempfile.TemporaryDirectory(prefix="gas-benchmark-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="gas-benchmark-") as name,
+        Spares(sandbox, most=options.processes, refill=False) as spares,
+    ):
         spec = package(Path(name))
         direct, own_load = in_process(spec.folder)
-        session = sandbox.start(spec, batch_size=_BATCH, limits=limits)
-        try:
+
+        def cold() -> Session:
+            session = sandbox.start(spec, batch_size=_BATCH, limits=limits)
             assert isinstance(session, Session)
-            wall, cpu = throughput(direct, session, options.batches)
-        finally:
-            session.close()
-        print(f"{found.tier.name}: {wall:.3f} times the wall clock, {cpu:.3f} times the processor time (aim: 1.05)")
+            return session
 
-        def start() -> None:
-            sandbox.start(spec, batch_size=_BATCH, limits=limits).close()
+        def warm() -> Session:
+            session = spares.start(spec, batch_size=_BATCH, limits=limits)
+            assert isinstance(session, Session)
+            return session
 
-        begun = median_seconds(start) - own_load
-        torch = median_seconds(
-            lambda: subprocess.run([sys.executable, "-c", "import torch, safetensors.torch"], check=True)
+        colds = [start_seconds(cold, options.processes) for _ in range(min(3, options.starts))]
+        warms = []
+        for number in range(1, options.starts + 1):
+            spares.prepare(Environment.of(spec, limits), options.processes)
+            while spares.ready < options.processes:
+                time.sleep(0.05)
+            warms.append(start_seconds(warm, options.processes))
+            assert spares.taken == number * options.processes
+        print(f"{found.tier.name}, {options.processes} at once; the model's own load takes {own_load:.3f} s")
+        print(f"cold start beyond it: {statistics.median(colds) - own_load:.2f} s")
+        print(
+            f"warm start beyond it: {statistics.median(warms) - own_load:.3f} s,"
+            f" at most {max(warms) - own_load:.3f} s (aim: 0.2)"
         )
-        print(f"start of the next model beyond its own load: {begun:.2f} s (aim: 0.2);")
-        print(f"  a Python that imports torch takes {torch:.2f} s of it, isolation {max(0.0, begun - torch):.2f} s")
+        spares.prepare(Environment.of(spec, limits))
+        with warm() as session:
+            if options.first:
+                data = np.zeros((_BATCH, *_SHAPE), np.uint8)
+                costs = []
+                for _ in range(5):
+                    tree = tree_seconds(session.pid)
+                    session.infer(data)
+                    costs.append(f"{tree_seconds(session.pid) - tree:.2f}")
+                print(f"processor seconds of the first batches: {', '.join(costs)}")
+            if options.batches:
+                wall, cpu = throughput(direct, session, options.batches)
+                print(f"throughput: {wall:.3f} times the wall clock, {cpu:.3f} times the processor time (aim: 1.05)")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
 OTHERS_OPTIONS = {
     *("--help", "--no-system-deps", "--torch-index", "--check", "--strict", "--evaluate"),
     *("--no-deps", "--require-hashes", "--unshare-user", "--uid"),
-    *("--challenges", "--quick"),
+    *("--challenges", "--quick", "--second", "--seconds", "--cast", "--no-kills"),
 }
 """Options in the documents that are not gascli's."""
 

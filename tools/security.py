@@ -3,7 +3,7 @@
 Prints a line for each attempt and rung: what it tried, whether the static check refuses it, how it ended, and the
 seconds. Ends with code 1 when any attempt was not contained.
 
-    python tools/security.py [--json] [--only NAME ...] [--rung check|plain|root|user ...] [--fast]
+    python tools/security.py [--json] [--only NAME ...] [--rung check|plain|root|user|own-root|own-user ...] [--fast]
 """
 
 from __future__ import annotations
@@ -18,11 +18,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "hostile"))
 
-from models.suite import ATTEMPTS, CHECK, PLAIN, ROOT, USER, Result, chosen, here, run_on, static_check
+from models.suite import (
+    ATTEMPTS,
+    CHECK,
+    OWN_ROOT,
+    OWN_USER,
+    PLAIN,
+    ROOT,
+    USER,
+    Result,
+    chosen,
+    find,
+    here,
+    run_on,
+    static_check,
+)
 
-from gas.sandbox import probe
-
-RUNGS = {"check": CHECK, "plain": PLAIN, "root": ROOT, "user": USER}
+RUNGS = {"check": CHECK, "plain": PLAIN, "root": ROOT, "user": USER, "own-root": OWN_ROOT, "own-user": OWN_USER}
 WIDTH = max(len(name) for name in ATTEMPTS)
 
 
@@ -33,14 +45,17 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this attempt; may be repeated")
     parser.add_argument("--rung", action="append", default=[], choices=[*RUNGS], help="this rung; may be repeated")
     parser.add_argument("--fast", action="store_true", help="let attempts that are denied share a process")
+    parser.add_argument("--spares", action="store_true", help="give each model to a process that waited for it")
     options = parser.parse_args()
     unknown = sorted(set(options.only) - set(ATTEMPTS))
     if unknown:
         parser.error(f"there is no attempt called {', '.join(unknown)}")
 
     began = time.monotonic()
-    found = probe()
-    reasons = here(found)
+    rungs = [RUNGS[name] for name in options.rung or RUNGS]
+    isolating = not {CHECK, PLAIN}.issuperset(rungs)
+    found = {rung: find(rung) for rung in (ROOT, OWN_ROOT)} if isolating else {}
+    reasons = here() if isolating else {PLAIN: ""}
     refusals = {attempt.name: static_check(attempt) for attempt in chosen(CHECK, options.only)}
     results: list[Result] = []
 
@@ -51,7 +66,7 @@ def main() -> int:
 
     if not options.json:
         print(f"{'attempt':{WIDTH}}  {'static check':34}  {'rung':17}  {'outcome':13}  seconds")
-    for rung in [RUNGS[name] for name in options.rung or RUNGS]:
+    for rung in rungs:
         attempts = chosen(rung, options.only)
         if rung == CHECK:
             for attempt in attempts:
@@ -60,7 +75,7 @@ def main() -> int:
             for attempt in attempts:
                 tell(Result(attempt.name, rung, "not_here", True, reasons[rung]))
         elif attempts:
-            run_on(rung, attempts, tell, found=found, together=options.fast)
+            run_on(rung, attempts, tell, found=found.get(rung), together=options.fast, spares=options.spares)
 
     holes = [result for result in results if not result.contained]
     summary = {
@@ -68,6 +83,7 @@ def main() -> int:
         "runs": len(results),
         "not_contained": len(holes),
         "outcomes": {rung: dict(Counter(r.outcome for r in results if r.rung == rung)) for rung in RUNGS.values()},
+        "tiers": {rung: probed.tier.name for rung, probed in found.items()},
         "not_here": {rung: reason for rung, reason in reasons.items() if reason},
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -93,12 +109,12 @@ def line(result: Result, refusal: Result) -> str:
 def closing(summary: dict[str, object]) -> None:
     """Counts by rung and outcome, and the verdict."""
     print()
-    outcomes, missing = summary["outcomes"], summary["not_here"]
-    assert isinstance(outcomes, dict) and isinstance(missing, dict)
+    outcomes, missing, tiers = summary["outcomes"], summary["not_here"], summary["tiers"]
+    assert isinstance(outcomes, dict) and isinstance(missing, dict) and isinstance(tiers, dict)
     for rung, counts in outcomes.items():
         if counts:
             told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items(), key=lambda kv: -kv[1]))
-            print(f"{rung:17}  {told}")
+            print(f"{rung:17}  {told}" + (f" (tier {tiers[rung]})" if rung in tiers else ""))
     for rung, reason in missing.items():
         print(f"{rung:17}  not here: {reason}")
     holes = summary["not_contained"]

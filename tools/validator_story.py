@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--challenges", type=int, default=200, help="Of all generators together.")
     parser.add_argument("--seconds", type=float, default=30.0, help="Time for one delivery.")
     parser.add_argument("--cast", default="", help=f"Behaviours with commas between them: {', '.join(BEHAVIOURS)}.")
+    parser.add_argument("--second", action="store_true", help="Another validator asks, with a store of its own.")
     parser.add_argument("--no-kills", action="store_true", help="Let the services live.")
     options = parser.parse_args()
     names = [name for name in options.cast.split(",") if name]
@@ -41,8 +42,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         story = play(
-            Path(folder), rounds, cast=cast, seconds=options.seconds, kills=() if options.no_kills else kills, say=say
-        )
+            Path(folder), rounds, cast=cast, seconds=options.seconds, kills=() if options.no_kills else kills,
+            second=options.second, say=say,
+        )  # fmt: skip
     print(table(story))
     print(f"{sum(line.challenges for line in story.lines)} challenges, kill -9 of {', '.join(story.kills) or 'none'}")
     for problem in story.problems:

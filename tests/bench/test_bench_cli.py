@@ -154,11 +154,13 @@ def test_a_torch_model_that_raises_on_one_sample_loses_that_sample_alone(tmp_pat
     (package / "model.py").write_text(MODEL)
     save_file({"scale": np.zeros(2, dtype=np.float32)}, package / "model.safetensors")
     spec = ModelSpec(package, "safetensors", "model.py", "model.safetensors", (3, 32, 32), "uint8", 2)
-    from gas.sandbox import best_sandbox
+    from gas.sandbox import Spares, best_sandbox
 
     media = RoundShelves(round_.samples, blobs, tmp_path / "pixels")
     config = RunConfig(nonce="0123456789abcdef", batch_size=8, reask_share=0.0, reask_least=0, processes=1)
-    result = evaluate(spec, round_, media, best_sandbox(Tier.BUBBLEWRAP), config)
+    with Spares(best_sandbox(Tier.BUBBLEWRAP), folder=tmp_path, least_free=0) as spares:
+        result = evaluate(spec, round_, media, spares, config)
+        assert spares.taken == 2, "a process that waits takes over after each crash"
     bad = [r for r in result.records if r.status is not SampleStatus.OK]
     assert [r.sample_id for r in bad] == [samples[5].sample_id]
     assert (bad[0].p_fake, bad[0].fake, bad[0].error) == (0.0, False, "crashed")

@@ -248,7 +248,7 @@ def test_what_a_run_remembers_of_a_showing_is_some_twenty_bytes():
     store = AnswerStore(asks, 2)
     empty = store.nbytes
     logits = np.zeros(2, np.float32)
-    store.update((ask, Outcome(logits)) for ask in asks)
+    store.update([(ask, Outcome(logits)) for ask in asks])
     assert len(store) == len(asks)
     assert store.nbytes == empty <= 20 * len(asks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import traceback
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from s3_peer import KEY, SECRET, S3Peer, serve_s3, weed
 
 from gas.errors import ConfigurationError, GasError, StorageError
-from gas.storage.blobs import BlobStore, open_blobs, sha256_hex
+from gas.storage.blobs import BlobStore, FolderBlobs, open_blobs, sha256_hex
 
 BUCKET = "blobs"
 
@@ -339,6 +340,22 @@ def test_the_process_s_environment_gives_the_keys(
     blobs = open_blobs(f"s3://{BUCKET}/{tmp_path.name}")
     assert blobs.get(blobs.put(b"x")) == b"x"
     assert SECRET not in repr(blobs)
+
+
+def test_the_name_of_a_blob_is_on_the_disk_before_its_writer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    plain = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    name = FolderBlobs(tmp_path / "blobs").put(b"x")
+    # Its bytes under another name first; then the folder that has the name, and the one that has that folder.
+    assert flushed[1:] == [str(tmp_path / "blobs" / name[:2]), str(tmp_path / "blobs")]
 
 
 def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ def test_a_model_changes_a_picture_as_a_whole_or_inside_a_mask_only(loaded, kind
     assert np.array_equal(decode_mask(part.mask), hole // 255)
 
 
+def test_a_picture_larger_than_the_model_paints_keeps_its_size_around_the_mask(loaded):
+    photo = np.random.default_rng(1).integers(0, 255, (150, 200, 3), dtype=np.uint8)
+    hole = np.zeros((150, 200), np.uint8)
+    hole[40:110, 60:150] = 255
+    part = loaded("sd").generate(ask(source=SourceImage(encode_png(photo), encode_png_mask(hole))))
+    painted = decode_image(part.data)
+    assert painted.shape == photo.shape and np.array_equal(painted[hole == 0], photo[hole == 0])
+    assert (painted[hole > 0] != photo[hole > 0]).any()
+
+
 def test_a_video_model_makes_clips_from_text_and_from_a_picture(loaded, photo):
     pipeline = loaded("ltx")
     assert pipeline.modalities == {Modality.VIDEO}

@@ -49,7 +49,7 @@ def code_of(decoder: GuardedDecoder, data: bytes) -> str:
 
 def child_with(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """From now on a child runs ``code`` before it serves."""
-    monkeypatch.setattr(guard_module, "_command", lambda: [sys.executable, "-P", "-c", SERVE_WITH.format(code)])
+    monkeypatch.setattr(guard_module, "_command", lambda _: [sys.executable, "-P", "-c", SERVE_WITH.format(code)])
 
 
 def test_a_guarded_decoder_gives_the_same_as_the_decoders_themselves(guard: GuardedDecoder) -> None:
@@ -172,9 +172,9 @@ def test_threads_share_the_children() -> None:
 
 
 def test_a_child_that_cannot_start_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard_module, "_command", lambda: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr(guard_module, "_command", lambda _: [sys.executable, "-c", "pass"])
     with GuardedDecoder() as decoder, pytest.raises(InfrastructureError):
         decoder.decode_image(IMAGE)
-    monkeypatch.setattr(guard_module, "_command", lambda: ["/nonexistent/python"])
+    monkeypatch.setattr(guard_module, "_command", lambda _: ["/nonexistent/python"])
     with GuardedDecoder() as decoder, pytest.raises(InfrastructureError):
         decoder.decode_image(IMAGE)

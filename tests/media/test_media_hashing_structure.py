@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import skimage
 
 from gas.errors import MediaRejected
-from gas.media.detail import edge_steepness
+from gas.media.detail import edge_steepness, measure_detail
 from gas.media.encode import encode_mp4, encode_wav
-from gas.media.image import encode_jpeg, encode_png, encode_webp
+from gas.media.image import decode_image, encode_jpeg, encode_png, encode_webp
 from gas.media.soundprint import overlap, sound_words
 from gas.media.structure import check_parts
 
@@ -98,3 +100,37 @@ def test_edges_of_an_enlarged_picture_are_less_steep():
 
 def test_a_picture_without_edges_says_nothing():
     assert edge_steepness(np.full((200, 200, 3), 90, np.uint8)) is None
+    assert measure_detail(np.full((400, 400, 3), 90, np.uint8)).scale == 1.0
+
+
+PHOTO = Path(skimage.__file__).parent / "data" / "motorcycle_left.png"
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A sharp photo of 741 x 500 without traces of an encoder."""
+    rgb = decode_image(PHOTO.read_bytes())
+    return cv2.resize(rgb, None, fx=0.9, fy=0.9, interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("kernel", [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
+@pytest.mark.parametrize("factor", [1.9, 3.0])
+def test_an_enlarged_photo_holds_the_detail_of_a_smaller_one(photo, factor, kernel):
+    enlarged = cv2.resize(photo, None, fx=factor, fy=factor, interpolation=kernel)
+    found = measure_detail(decode_image(encode_jpeg(enlarged, 92)))
+    assert found.scale <= 0.67
+    assert measure_detail(decode_image(encode_jpeg(photo, 92))).scale == 1.0
+
+
+def test_a_sharpened_enlargement_is_told_by_its_rhythm(photo):
+    enlarged = cv2.resize(photo, None, fx=1.9, fy=1.9, interpolation=cv2.INTER_CUBIC)
+    sharpened = cv2.addWeighted(enlarged, 1.7, cv2.GaussianBlur(enlarged, (0, 0), 1.2), -0.7, 0)
+    found = measure_detail(sharpened)
+    assert found.rhythm > 8.5
+    assert abs(found.scale - 1 / 1.9) < 0.02
+
+
+@pytest.mark.parametrize("share", [0.8, 0.9375])
+def test_a_photo_made_smaller_is_not_taken_for_enlarged(photo, share):
+    shrunk = cv2.resize(photo, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    assert measure_detail(shrunk).scale == 1.0

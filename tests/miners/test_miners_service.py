@@ -262,7 +262,7 @@ def test_who_made_a_task_sees_how_it_stands_and_nobody_else_does(folder: Path) -
         async with house.open() as http:
             info = (await http.get("/miner_info", headers=house.headers(b""))).json()
             assert info["modalities"] == ["image"]
-            assert info["services"] == {"image": "scripted"}
+            assert info["services"] == {"image": "scripted", "mod_image": "scripted"}
             made = (await house.post(http, "/gen_image", wish())).json()["task_id"]
             await asyncio.to_thread(wait_for, lambda: house.store.counts() == {"delivered": 1})
             seen = await http.get(f"/status/{made}", headers=house.headers(b""))

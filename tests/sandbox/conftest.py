@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox, Tier, probe
+from gas.sandbox import BubblewrapSandbox, ModelSpec, NamespaceSandbox, PlainSandbox, Tier
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from models.light import in_place_of_torch, write_light_site
+from models.suite import OWN_ROOT, ROOT, find
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.25]], dtype=np.float32)
@@ -31,7 +32,7 @@ def batch():
 @pytest.fixture(scope="session")
 def found():
     """One probe for all tests."""
-    return probe()
+    return find(ROOT)
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +40,29 @@ def isolating(found):
     """The isolating rung of this machine; skips where there is none."""
     if found.tier < Tier.BUBBLEWRAP:
         pytest.skip(f"This machine can't isolate: {found.reasons[Tier.BUBBLEWRAP]}")
-    return BubblewrapSandbox(found.executable)
+    return BubblewrapSandbox(found.executable, groups=found.groups)
+
+
+@pytest.fixture(scope="session")
+def found_without_bubblewrap():
+    """One probe for all tests, as on a machine that has no bubblewrap."""
+    return find(OWN_ROOT)
+
+
+@pytest.fixture(scope="session")
+def own(found_without_bubblewrap):
+    """The rung of our own name spaces; skips where the kernel gives none."""
+    found = found_without_bubblewrap
+    if found.tier < Tier.NAMESPACES:
+        pytest.skip(f"This machine can't isolate: {found.reasons[Tier.NAMESPACES]}")
+    return NamespaceSandbox(groups=found.groups)
 
 
 @pytest.fixture
 def light(found, isolating, tmp_path_factory):
     """The isolating rung, with a few lines in place of torch inside."""
     with in_place_of_torch(write_light_site(tmp_path_factory.mktemp("light"))):
-        yield BubblewrapSandbox(found.executable)
+        yield BubblewrapSandbox(found.executable, groups=found.groups)
 
 
 @pytest.fixture(params=["plain", "isolating"])

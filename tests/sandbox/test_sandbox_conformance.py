@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gas.errors import ModelFailed, SandboxUnavailable
-from gas.sandbox import Limits
+from gas.sandbox import Limits, PlainSandbox
+from gas.sandbox.base import DEFAULT_LIMITS, Environment
+from gas.sandbox.spares import Spares
 
 HONEST = """
 import torch
@@ -57,6 +59,31 @@ def load_model(weights_path, num_classes, offset, nested):
     os.environ["OMP_NUM_THREADS"]
     return Tells([offset, len(nested["list"]), num_classes])
 """
+
+
+class EachInASpare:
+    """Gives every model to a process that waited for it."""
+
+    def __init__(self, spares):
+        self.tier, self.spares = spares.tier, spares
+
+    def start(self, spec, *, limits=DEFAULT_LIMITS, threads=1, **rest):
+        self.spares.prepare(Environment.of(spec, limits, threads))
+        return self.spares.start(spec, limits=limits, threads=threads, **rest)
+
+
+@pytest.fixture(params=["plain", "isolating", "spares"])
+def rung(request, tmp_path_factory):
+    """Each rung in turn, and the isolating one with processes that wait."""
+    if request.param == "plain":
+        yield PlainSandbox()
+        return
+    isolating = request.getfixturevalue("isolating")
+    if request.param == "isolating":
+        yield isolating
+        return
+    with Spares(isolating, refill=False, folder=tmp_path_factory.mktemp("spares"), least_free=0) as spares:
+        yield EachInASpare(spares)
 
 
 def test_an_onnx_model_answers_as_in_process(rung, onnx_package, batch, expected):
@@ -114,6 +141,7 @@ def test_a_batch_of_another_form_than_agreed_is_refused_without_harm(rung, onnx_
 
 
 def test_a_closed_session_says_so_and_leaves_no_descriptor_behind(rung, onnx_package, batch):
+    rung.start(onnx_package(), batch_size=3).close()
     before = len(list(Path("/proc/self/fd").iterdir()))
     session = rung.start(onnx_package(), batch_size=3)
     session.close()

@@ -223,12 +223,14 @@ def test_a_run_that_asks_for_a_card_where_there_is_none_is_our_fault_and_not_the
         BubblewrapSandbox().start(spec, batch_size=1)
 
 
-@pytest.mark.skipif(probe().tier < Tier.BUBBLEWRAP, reason="nothing on this machine isolates a model")
-def test_the_sandbox_that_lets_a_card_through_starts_and_computes(onnx_package, batch, expected, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["isolating", "own"])
+def test_the_sandbox_that_lets_a_card_through_starts_and_computes(
+    name, request, onnx_package, batch, expected, tmp_path, monkeypatch
+):
     library = tmp_path / "libcuda.so.1"
     library.write_bytes(b"")
     access = GpuAccess(("/dev/null",), (("libcuda.so.1", str(library)),))
-    monkeypatch.setattr("gas.sandbox.bubblewrap.find_gpu", lambda: access)
+    monkeypatch.setattr("gas.sandbox.isolating.find_gpu", lambda: access)
     spec = replace(onnx_package(), device="cuda")
-    with BubblewrapSandbox().start(spec, batch_size=3) as session:
+    with request.getfixturevalue(name).start(spec, batch_size=3) as session:
         assert session.infer(batch) == pytest.approx(expected(batch), rel=1e-4)

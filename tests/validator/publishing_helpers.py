@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from postgres import service_url
 
 from gas.clock import ManualClock
 from gas.media.image import encode_png
@@ -84,10 +89,11 @@ def _empty() -> bytes:
 def open_store_at(folder: Path) -> Store:
     """A store whose clock stands two hours after the week's end."""
     file = folder / "gas.db"
-    if not file.exists():
-        folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    url = service_url(folder)
+    if url.startswith("sqlite") and not file.exists():
         file.write_bytes(_empty())
-    database = open_database(f"sqlite:///{file}", migrate=False)
+    database = open_database(url, migrate=False)
     return Store(folder, database, FolderBlobs(folder / "blobs"), ManualClock(MONDAY + 7 * DAY + 7200))
 
 

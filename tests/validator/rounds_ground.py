@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import httpx
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from postgres import service_url
 
 from gas.chain.base import Axon, Metagraph, Neuron
 from gas.chain.keys import KeySigner, signer_from_seed
@@ -20,12 +25,15 @@ from gas.storage.database import Database, open_database
 from gas.storage.tables import ChallengeRow
 from gas.types import Modality
 from gas.validator.asking import Asking
+from gas.validator.edit_sources import EditSources
 from gas.validator.ground import ServiceState
 from gas.validator.prompts import Offer, PromptBank
+from gas.validator.receiving import CALLBACK_PATH
 from gas.validator.rounds import ChallengeRounds, RoundRules
 from gas.validator.tasks import Challenges
 
 Answer = Callable[[httpx.Request], httpx.Response]
+WEBHOOK = f"http://vali{CALLBACK_PATH}"
 PROMPTS = ("A red kite over a grey harbour at dawn", "Two old women play chess in a sunny park")
 
 
@@ -33,12 +41,14 @@ def key(name: str) -> KeySigner:
     return signer_from_seed(name.encode().ljust(32))
 
 
-def neuron(uid: int, hotkey: str, axon: Axon | None = None, *, permit: bool = False, trust: float = 0.0) -> Neuron:
-    return Neuron(uid, hotkey, "cold", 0, permit, axon, 0, 0, 0.0, 0.0, trust, 0.0, 0, True)
+def neuron(
+    uid: int, hotkey: str, axon: Axon | None = None, *, permit: bool = False, trust: float = 0.0, stake: int = 0
+) -> Neuron:
+    return Neuron(uid, hotkey, "cold", stake, permit, axon, 0, 0, 0.0, 0.0, trust, 0.0, 0, True)
 
 
 @cache
-def _blank() -> bytes:
+def blank() -> bytes:
     """A database with every migration done, which takes longer than the tests that want one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gas.db"
@@ -72,8 +82,10 @@ class Ground:
         self.clock, self.ids = ManualClock(), SeededIds(7)
         self.validator = key("vali").ss58_address
         self.miners = {miner.uid: miner for miner in miners}
-        (folder / "gas.db").write_bytes(_blank())
-        self.database: Database = open_database(f"sqlite:///{folder / 'gas.db'}", migrate=False)
+        url = service_url(folder)
+        if url.startswith("sqlite"):
+            (folder / "gas.db").write_bytes(blank())
+        self.database: Database = open_database(url, migrate=False)
         self.bank = PromptBank(self.database, HashedEmbedder(), self.clock)
         for modality in modalities:
             self.bank.add([Offer(text) for text in PROMPTS], modality)
@@ -83,15 +95,22 @@ class Ground:
         self.tasks: list[tuple[str, str, float]] = []
         self.modalities = modalities
 
-    def rounds(self, **rules: object) -> ChallengeRounds:
+    def rounds(
+        self,
+        *,
+        edits: EditSources | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        on_task: Callable[[str, str, float], None] | None = None,
+        **rules: object,
+    ) -> ChallengeRounds:
         """The loop as after a start of the process."""
         given: dict[str, object] = {"interval_blocks": 10, "sample_size": 8, "timeout": 5.0, "at_once": 4, **rules}
-        whole = RoundRules("http://vali/cb", modalities=self.modalities, seconds_for=lambda _m: 60.0, **given)  # type: ignore[arg-type]
-        http = httpx.AsyncClient(transport=httpx.MockTransport(self._route))
+        whole = RoundRules(WEBHOOK, modalities=self.modalities, seconds_for=lambda _m: 60.0, **given)  # type: ignore[arg-type]
+        http = httpx.AsyncClient(transport=transport or httpx.MockTransport(self._route))
         client = SignedClient(key("vali"), http, self.clock, self.ids)
         return ChallengeRounds(
             self.asking, self.state, self.bank, client, self.clock, self.ids, whole, self.validator, seed=1,
-            on_task=lambda *task: self.tasks.append(task),
+            edits=edits, on_task=on_task or (lambda *task: self.tasks.append(task)),
         )  # fmt: skip
 
     def graph(self, block: int = 1) -> Metagraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections import Counter, defaultdict
@@ -11,18 +12,24 @@ from pathlib import Path
 import cv2
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bad_actors import BEHAVIOURS, FLOOD, HONEST, Offer, Wish, World, draw
+from rounds_ground import neuron
 
+from gas.chain.base import Metagraph
 from gas.clock import ManualClock
 from gas.errors import RequestRefused
 from gas.media.image import decode_image, encode_jpeg
-from gas.scoring.generators import GeneratorReward, default_prices
+from gas.scoring.generators import default_prices
 from gas.storage.database import open_database
 from gas.storage.tables import MediumRow
 from gas.types import MediaType, Modality
-from gas.validator.scores import generator_standings
+from gas.validator.factors import GeneratorFactors
+from gas.validator.offences import ALLOWED_OFFENCES, FREE_COPIES, KINDS, Offences
+from gas.validator.reckoning import Since, reckon_generators
+from gas.validator.tallies import DAY
 from gas.validator.tasks import Challenge, Challenges
 from gas.verification.base import Asked, Verdict
 from gas.verification.duplicates import MediaIndex, Seen
@@ -48,7 +55,7 @@ class League:
         refused: Codes with which the callback server turned deliveries away, by name.
     """
 
-    rewards: dict[tuple[str, str], GeneratorReward] = field(default_factory=dict)
+    rewards: dict[tuple[str, str], GeneratorFactors] = field(default_factory=dict)
     codes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     ends: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -72,6 +79,7 @@ class Referee:
             phash = int.from_bytes(shown.upright.tobytes(), "big")
             index.add(Seen(f"{at:064x}", phash, frames=(shown,), modality=Modality.IMAGE, owner="data"))
         self.verifier = Verifier(index, world.anchors_pem)
+        self.offences = {v: Offences(self.database, v, self.clock) for v in VALIDATORS}
 
     def take(self, validator: str, miner: str, offer: Offer) -> None:
         """One delivery."""
@@ -83,6 +91,10 @@ class Referee:
             challenge = self.books[validator].claim(miner, offer.task_id)
         except RequestRefused as refusal:
             self.league.refused[miner][refusal.error_code] += 1
+            if refusal.error_code in KINDS:
+                # As the callback server does with what a signature proves.
+                digest = hashlib.sha256(offer.data).hexdigest()
+                self.offences[validator].note(miner, offer.task_id, digest, refusal.error_code)
             return
         verdict = self.judge(validator, challenge, offer.data)
         self.league.codes[miner].update(reason.code for reason in verdict.reasons)
@@ -135,13 +147,19 @@ class Referee:
         self.clock.advance(200)
         for validator, name, offer in late:
             self.take(validator, name, offer)
+        self.clock.advance(60)
+        names = [neuron(uid, name) for uid, name in enumerate(PLAYED)]
+        graph = Metagraph(1, 1, -1, tuple(names))
+        now = self.clock.time()
         for validator, book in self.books.items():
             book.expire()
-            found = generator_standings(
-                self.database, validator, list(PLAYED), now=self.clock.time(), shares={Modality.IMAGE: 1.0},
-                prices=default_prices(),
-            )  # fmt: skip
-            self.league.rewards |= {(validator, s.hotkey): s.reward for s in found}
+            self.offences[validator].flush()
+            with self.database.read() as session:
+                found = reckon_generators(
+                    session, graph, validator=validator, shares={Modality.IMAGE: 1.0}, prices=default_prices(),
+                    now=now, since=Since(now - DAY, None), keep=False,
+                )  # fmt: skip
+            self.league.rewards |= {(validator, one.hotkey): one for one in found}
             self.league.ends |= {(validator, name): book.counts(name).states for name in PLAYED}
         return self.league
 
@@ -175,9 +193,16 @@ def test_honest_play_is_paid_by_the_formula(league: League, validator: str) -> N
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_cheat_earns_less_than_honest_play(league: League, name: str) -> None:
     if name == "floods":
-        # What a flood costs the one who floods is the callback server's: see the story of the whole network.
-        assert league.refused[name]["unknown_task"] == FLOOD * ROUNDS * len(VALIDATORS)
-        assert league.reward(name) <= league.reward("honest")
+        # All of its own media are in order; what it sends besides counts as failed.
+        assert league.ends[VALIDATORS[0], name] == {"verified": ROUNDS}
+        vain = FLOOD * ROUNDS
+        assert league.refused[name]["unknown_task"] == vain * len(VALIDATORS)
+        # They carry the bytes of its deliveries, some of which might be somebody's replay.
+        counted = vain - FREE_COPIES * ROUNDS
+        assert league.rewards[VALIDATORS[0], name].offences == {"unknown_task": counted}
+        passed = ROUNDS / (ROUNDS + counted - ALLOWED_OFFENCES)
+        assert league.reward(name) == pytest.approx(passed * league.reward("honest"))
+        assert league.reward(name) < 0.05 * league.reward("honest")
         return
     assert league.reward(name) < 0.85 * league.reward("honest")
     codes = BEHAVIOURS[name].codes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from postgres import service_url
+from verifying_ground import NOW, Deadly, Killed
 
 from gas.arena.competitions import Competition, Competitions
 from gas.chain.base import Hyperparameters, Metagraph, Neuron
@@ -41,7 +42,6 @@ from gas.validator.epochs import EpochRunner, last_reckoning
 from gas.validator.explain import explain, lines_of, sentences
 from gas.validator.reckoning import PayRules, Since, reckon
 
-NOW = 2_000_000.0
 VALIDATOR = "validator"
 OWNER = 0
 SIZES = {"image": ((512, 512), (2000, 2000), (3600, 3600)), "video": ((640, 480), (1280, 720), (1920, 1080))}
@@ -364,30 +364,6 @@ def test_a_fault_of_ours_costs_nobody_anything(database: Database) -> None:
     assert part["modalities"]["image"]["pass_rate"] == 1.0
 
 
-class _Killed(BaseException):
-    """kill -9."""
-
-
-class _Deadly(Database):
-    """Dies at one of its write transactions, before or after the commit."""
-
-    def __init__(self, database: Database, at: int, after: bool) -> None:
-        super().__init__(database.engine)
-        self.left, self.after = at, after
-
-    @contextmanager
-    def write(self):
-        self.left -= 1
-        dies = self.left == 0
-        with super().write() as session:
-            yield session
-            if dies and not self.after:
-                session.flush()
-                raise _Killed
-        if dies:
-            raise _Killed
-
-
 class _Chain:
     """Takes weights; refuses, loses answers or dies as told."""
 
@@ -476,8 +452,8 @@ def test_a_kill_between_any_two_writes_neither_doubles_nor_loses_an_epoch(
     _clear(database)
     _two_generators(database)
     chain = _Chain("a", "b")
-    with pytest.raises(_Killed):
-        _tick(_runner(_Deadly(database, at, after), chain, tmp_path), chain, 100)
+    with pytest.raises(Killed):
+        _tick(_runner(Deadly(database, at, after), chain, tmp_path), chain, 100)
     for block in (101, 102):
         outcome = _tick(_runner(database, chain, tmp_path), chain, block)
     assert outcome.published
@@ -490,8 +466,8 @@ def test_a_kill_between_any_two_writes_neither_doubles_nor_loses_an_epoch(
 def test_a_kill_during_the_extrinsic_sets_the_same_weights_again(database: Database, tmp_path: Path) -> None:
     _two_generators(database)
     chain = _Chain("a", "b")
-    chain.errors = [_Killed()]
-    with pytest.raises(_Killed):
+    chain.errors = [Killed()]
+    with pytest.raises(Killed):
         _tick(_runner(database, chain, tmp_path), chain, 100)
     before = _state(database)
     assert _tick(_runner(database, chain, tmp_path), chain, 101).published

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rounds_ground import PROMPTS, Ground, Miner, key, neuron
+from rounds_ground import PROMPTS, WEBHOOK, Ground, Miner, key, neuron
 
 from gas.chain.base import Axon, Metagraph
 from gas.scoring.generators import TIERS
@@ -30,7 +30,7 @@ def test_a_round_asks_a_generator_for_what_it_makes_and_puts_the_task_on_record(
     ground.tick(10)
     ((path, body, webhook),) = miner.asked
     (row,) = ground.rows()
-    assert path == "/gen_video" and webhook == "http://vali/cb" and body["prompt"] in PROMPTS
+    assert path == "/gen_video" and webhook == WEBHOOK and body["prompt"] in PROMPTS
     assert (row.state, row.task_id, row.uid, row.block) == ("accepted", "t1", 3, 10)
     assert body["parameters"] == {"resolution": TIERS[Modality.VIDEO][row.tier or 0]} == row.parameters
     assert row.deadline == ground.clock.now + 60 and ground.tasks == [(miner.hotkey, "t1", row.deadline)]

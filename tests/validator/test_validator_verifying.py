@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sqlalchemy import delete, select
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from postgres import service_url
+from verifying_ground import NOW, Deadly, Killed, PlainVerifier, deliver, picture
 
 from gas.clock import ManualClock
 from gas.errors import InfrastructureError, StorageError
@@ -25,7 +25,6 @@ from gas.validator.verifying import Verifying
 from gas.verification.duplicates import MediaIndex
 from gas.verification.pipeline import Verifier
 
-NOW = 2_000_000.0
 _END = (ChallengeState.VERIFIED.value, ChallengeState.REFUSED.value, ChallengeState.UNTAKEN.value)
 
 
@@ -49,36 +48,9 @@ def blobs(tmp_path: Path) -> FolderBlobs:
     return FolderBlobs(tmp_path / "blobs")
 
 
-def _picture(seed: int) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
-    return np.kron(small, np.ones((16, 16, 1), dtype=np.uint8))
-
-
-def _deliver(database: Database, blobs: FolderBlobs, miner: str, task: str, data: bytes, at: float, *, uid=None) -> str:
-    name = blobs.put(data)
-    with database.write() as session:
-        session.add(
-            ChallengeRow(
-                validator="v", miner=miner, task_id=task, modality="image", prompt="a lake", parameters={},
-                state="delivered", created_at=at - 10, deadline=NOW + 1000, delivered_at=at, reasons=[],
-                blob_sha256=name, uid=uid,
-            )
-        )  # fmt: skip
-    return name
-
-
-class _Judge:
-    """Stands in for nothing: the real verifier without the credentials, so that no picture has to be signed."""
-
-    def __new__(cls, index: MediaIndex) -> Verifier:
-        verifier = Verifier(index, b"", guarded=False)
-        verifier.steps = tuple(step for step in verifier.steps if step.name != "provenance")
-        return verifier
-
-
 def _worker(database, blobs, *, index=None, threads=1, name="w", clock=None, wrap=None, **more) -> Verifying:
     index = MediaIndex() if index is None else index
-    verifiers = [(wrap or (lambda verifier: verifier))(_Judge(index)) for _ in range(threads)]
+    verifiers = [(wrap or (lambda verifier: verifier))(PlainVerifier(index)) for _ in range(threads)]
     worker = Verifying(database, blobs, verifiers, index, "v", clock or ManualClock(NOW), worker=name, **more)
     worker.catch_up()
     return worker
@@ -99,8 +71,8 @@ def _codes(row: ChallengeRow) -> list[str]:
 
 
 def test_what_was_delivered_is_judged_once_and_its_medium_kept(database: Database, blobs: FolderBlobs) -> None:
-    name = _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
-    _deliver(database, blobs, "b", "1", b"no picture", NOW - 4)
+    name = deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
+    deliver(database, blobs, "b", "1", b"no picture", NOW - 4)
     worker = _worker(database, blobs)
     settled = {(one.miner, one.state.value) for one in worker.step()}
     assert settled == {("a", "verified"), ("b", "refused")}
@@ -116,11 +88,11 @@ def test_of_a_medium_and_its_copies_the_first_delivery_counts(
     database: Database, blobs: FolderBlobs, threads: int
 ) -> None:
     for number in range(4):
-        picture = _picture(100 + number)
+        shown = picture(100 + number)
         # The thieves' files are smaller, and so are faster to judge.
-        _deliver(database, blobs, "thief", f"{number}", encode_jpeg(picture, 60), NOW - 50 + number)
-        _deliver(database, blobs, "mirror", f"{number}", encode_png(picture[:, ::-1].copy()), NOW - 40 + number)
-        _deliver(database, blobs, "maker", f"{number}", encode_png(picture), NOW - 90 + number)
+        deliver(database, blobs, "thief", f"{number}", encode_jpeg(shown, 60), NOW - 50 + number)
+        deliver(database, blobs, "mirror", f"{number}", encode_png(shown[:, ::-1].copy()), NOW - 40 + number)
+        deliver(database, blobs, "maker", f"{number}", encode_png(shown), NOW - 90 + number)
     _worker(database, blobs, threads=threads).step(most=100)
     rows = _rows(database)
     assert {rows[f"maker/{n}"].state for n in range(4)} == {"verified"}
@@ -130,18 +102,18 @@ def test_of_a_medium_and_its_copies_the_first_delivery_counts(
 
 def test_two_workers_with_indexes_of_their_own_accept_one_of_two_copies(database: Database, blobs: FolderBlobs) -> None:
     first, second = _worker(database, blobs, name="one"), _worker(database, blobs, name="two")
-    _deliver(database, blobs, "maker", "1", encode_png(_picture(7)), NOW - 9)
+    deliver(database, blobs, "maker", "1", encode_png(picture(7)), NOW - 9)
     assert [one.state.value for one in first.step()] == ["verified"]
-    _deliver(database, blobs, "thief", "1", encode_jpeg(_picture(7), 70), NOW - 8)
+    deliver(database, blobs, "thief", "1", encode_jpeg(picture(7), 70), NOW - 8)
     assert [one.codes for one in second.step()] == [("near_duplicate",)]
     assert len(_media(database)) == 1
 
 
 def test_claims_of_a_killed_worker_are_taken_again_when_they_run_out(database: Database, blobs: FolderBlobs) -> None:
-    _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
+    deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
     clock = ManualClock(NOW)
     dead = _worker(database, blobs, name="dead", clock=clock, wrap=_dies)
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         dead.step()
     other = _worker(database, blobs, name="other", clock=clock)
     assert other.step() == []
@@ -151,14 +123,10 @@ def test_claims_of_a_killed_worker_are_taken_again_when_they_run_out(database: D
 
 
 def test_a_worker_takes_up_its_own_claims_at_once_after_a_restart(database: Database, blobs: FolderBlobs) -> None:
-    _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
-    with pytest.raises(_Killed):
+    deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
+    with pytest.raises(Killed):
         _worker(database, blobs, wrap=_dies).step()
     assert [one.state.value for one in _worker(database, blobs).step()] == ["verified"]
-
-
-class _Killed(BaseException):
-    """kill -9."""
 
 
 def _dies(verifier: Verifier) -> Verifier:
@@ -166,30 +134,10 @@ def _dies(verifier: Verifier) -> Verifier:
 
     def judge(data, asked):
         real(data, asked)
-        raise _Killed
+        raise Killed
 
     verifier.judge = judge  # type: ignore[method-assign]
     return verifier
-
-
-class _Deadly(Database):
-    """Dies at one of its write transactions, before or after the commit."""
-
-    def __init__(self, database: Database, at: int, after: bool) -> None:
-        super().__init__(database.engine)
-        self.left, self.after = at, after
-
-    @contextmanager
-    def write(self):
-        self.left -= 1
-        dies = self.left == 0
-        with super().write() as session:
-            yield session
-            if dies and not self.after:
-                session.flush()
-                raise _Killed
-        if dies:
-            raise _Killed
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before_commit", "after_commit"])
@@ -197,14 +145,14 @@ class _Deadly(Database):
 def test_a_kill_between_any_two_writes_neither_loses_nor_doubles_a_delivery(
     database: Database, blobs: FolderBlobs, tmp_path: Path, at: int, after: bool
 ) -> None:
-    good = _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
-    copy = _deliver(database, blobs, "b", "1", encode_jpeg(_picture(1), 60), NOW - 4)
-    other = _deliver(database, blobs, "c", "1", encode_png(_picture(2)), NOW - 3)
+    good = deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
+    copy = deliver(database, blobs, "b", "1", encode_jpeg(picture(1), 60), NOW - 4)
+    other = deliver(database, blobs, "c", "1", encode_png(picture(2)), NOW - 3)
     folder = tmp_path / "index"
-    deadly = _Deadly(database, at, after)
+    deadly = Deadly(database, at, after)
     with MediaIndex(folder) as index:
         worker = _worker(deadly, blobs, index=index, folder=folder, grace=-1.0)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             worker.step()
     with MediaIndex(folder) as index:
         worker = _worker(database, blobs, index=index, folder=folder, grace=-1.0)
@@ -221,9 +169,9 @@ def test_a_kill_between_any_two_writes_neither_loses_nor_doubles_a_delivery(
 
 
 def test_a_lost_index_is_built_again_from_the_rows(database: Database, blobs: FolderBlobs, tmp_path: Path) -> None:
-    _deliver(database, blobs, "maker", "1", encode_png(_picture(5)), NOW - 9)
+    deliver(database, blobs, "maker", "1", encode_png(picture(5)), NOW - 9)
     _worker(database, blobs).step()
-    _deliver(database, blobs, "thief", "1", encode_jpeg(_picture(5), 60), NOW - 8)
+    deliver(database, blobs, "thief", "1", encode_jpeg(picture(5), 60), NOW - 8)
     with MediaIndex(tmp_path / "fresh") as index:
         worker = _worker(database, blobs, index=index, folder=tmp_path / "fresh")
         assert [one.codes for one in worker.step()] == [("near_duplicate",)]
@@ -235,24 +183,24 @@ def test_a_lost_index_is_built_again_from_the_rows(database: Database, blobs: Fo
 
 def test_bytes_of_refused_media_go_when_nothing_names_them(database: Database, blobs: FolderBlobs) -> None:
     clock = ManualClock(NOW)
-    kept = _deliver(database, blobs, "maker", "1", encode_png(_picture(5)), NOW - 9)
-    _deliver(database, blobs, "copier", "1", encode_png(_picture(5)), NOW - 8)
-    gone = _deliver(database, blobs, "liar", "1", b"nothing", NOW - 7)
-    waits = _deliver(database, blobs, "liar", "2", b"another", NOW - 6)
+    kept = deliver(database, blobs, "maker", "1", encode_png(picture(5)), NOW - 9)
+    deliver(database, blobs, "copier", "1", encode_png(picture(5)), NOW - 8)
+    gone = deliver(database, blobs, "liar", "1", b"nothing", NOW - 7)
+    waits = deliver(database, blobs, "liar", "2", b"another", NOW - 6)
     worker = _worker(database, blobs, clock=clock)
     worker.step()
     assert set(blobs.names()) == {kept, gone, waits}
     clock.advance(601)
-    _deliver(database, blobs, "later", "1", b"another", clock.time())
+    deliver(database, blobs, "later", "1", b"another", clock.time())
     assert worker.sweep() == 1
     assert set(blobs.names()) == {kept, waits}
     assert _rows(database)["copier/1"].blob_sha256 is None
 
 
 def test_a_replaced_hotkey_is_refused_without_being_looked_at(database: Database, blobs: FolderBlobs) -> None:
-    _deliver(database, blobs, "gone", "1", encode_png(_picture(1)), NOW - 5, uid=3)
-    _deliver(database, blobs, "moved", "1", encode_png(_picture(2)), NOW - 5, uid=3)
-    _deliver(database, blobs, "here", "1", encode_png(_picture(3)), NOW - 5, uid=5)
+    deliver(database, blobs, "gone", "1", encode_png(picture(1)), NOW - 5, uid=3)
+    deliver(database, blobs, "moved", "1", encode_png(picture(2)), NOW - 5, uid=3)
+    deliver(database, blobs, "here", "1", encode_png(picture(3)), NOW - 5, uid=5)
     _worker(database, blobs, members=lambda: {"moved": 4, "here": 5}).step()
     rows = _rows(database)
     assert [_codes(rows[f"{name}/1"]) for name in ("gone", "moved")] == [["hotkey_replaced"]] * 2
@@ -260,7 +208,7 @@ def test_a_replaced_hotkey_is_refused_without_being_looked_at(database: Database
 
 
 def test_a_fault_of_ours_costs_no_attempt_and_nobody_anything(database: Database, blobs: FolderBlobs) -> None:
-    _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
+    deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
 
     def broken(verifier: Verifier) -> Verifier:
         def judge(data, asked):
@@ -279,17 +227,17 @@ def test_a_fault_of_ours_costs_no_attempt_and_nobody_anything(database: Database
 
 
 def test_a_delivery_whose_bytes_are_lost_counts_for_nothing(database: Database, blobs: FolderBlobs) -> None:
-    name = _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
+    name = deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
     blobs.delete(name)
     (one,) = _worker(database, blobs).step()
     assert (one.state.value, one.codes) == ("untaken", ("our_fault",))
 
 
 def test_a_medium_that_kills_every_worker_is_given_up(database: Database, blobs: FolderBlobs) -> None:
-    _deliver(database, blobs, "a", "1", encode_png(_picture(1)), NOW - 5)
-    _deliver(database, blobs, "b", "1", encode_png(_picture(2)), NOW - 4)
+    deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
+    deliver(database, blobs, "b", "1", encode_png(picture(2)), NOW - 4)
     for _ in range(5):
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             _worker(database, blobs, wrap=_dies).step(most=1)
     _worker(database, blobs).step()
     rows = _rows(database)
@@ -297,8 +245,8 @@ def test_a_medium_that_kills_every_worker_is_given_up(database: Database, blobs:
 
 
 def test_a_store_that_fails_once_leaves_the_delivery_in_the_queue(database: Database, blobs: FolderBlobs) -> None:
-    data = encode_png(_picture(1))
-    _deliver(database, blobs, "a", "1", data, NOW - 5)
+    data = encode_png(picture(1))
+    deliver(database, blobs, "a", "1", data, NOW - 5)
 
     class Failing(FolderBlobs):
         def get(self, name: str) -> bytes:
@@ -313,10 +261,10 @@ def test_a_store_that_fails_once_leaves_the_delivery_in_the_queue(database: Data
 def test_a_medium_waits_for_an_earlier_delivery_that_another_worker_is_judging(
     database: Database, blobs: FolderBlobs
 ) -> None:
-    _deliver(database, blobs, "maker", "1", encode_png(_picture(9)), NOW - 9)
+    deliver(database, blobs, "maker", "1", encode_png(picture(9)), NOW - 9)
     slow = _worker(database, blobs, name="slow")
     (claim,) = slow._claim(1)
-    _deliver(database, blobs, "thief", "1", encode_jpeg(_picture(9), 60), NOW - 8)
+    deliver(database, blobs, "thief", "1", encode_jpeg(picture(9), 60), NOW - 8)
     # No sleep: the fast worker's first wait is what lets the slow one finish.
     fast = _worker(database, blobs, name="fast")
     waited = []

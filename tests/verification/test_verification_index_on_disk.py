@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 
 from gas.errors import ConfigurationError, IntegrityError
 from gas.media.hashing import distances
+from gas.media.segments import Segments
+from gas.types import Modality
 from gas.verification.duplicates import MediaIndex, Seen
 from gas.verification.journal import Journal
 from gas.verification.pictures import PictureIndex
-from gas.verification.postings import Postings
+from gas.verification.postings import Entries, Postings, spread_codes
+from gas.verification.prints import FramePrint
 
 ROW = np.dtype([("value", "<u8"), ("crc", "<u4")])
 
@@ -176,7 +180,7 @@ def test_runs_are_merged_and_nothing_is_lost(tmp_path):
         rows["sha256"][:, :8] = np.arange(start, start + len(part), dtype=np.uint64)[:, None].view(np.uint8)
         rows["hash"] = part
         index.add_rows(rows)
-    assert len(list(tmp_path.glob("hashes-*.run"))) == 2
+    assert len(list(tmp_path.glob("hashes-*.run"))) == 3
     check(index, hashes)
     reader = PictureIndex(tmp_path, writable=False)
     check(reader, hashes)
@@ -202,13 +206,42 @@ def test_everything_within_eight_bits_is_found_as_by_counting(seed, bits):
 
 def test_postings_find_every_row_of_a_key_in_runs_and_tail():
     journal = Journal(None, "x", ROW)
-    postings = Postings(None, "x", journal, lambda rows: (rows["value"] % np.uint64(50), np.arange(len(rows))))
+
+    def entries(rows, first, table):
+        values = (rows["value"] % np.uint64(50)).astype(np.uint64)
+        return Entries(
+            spread_codes(values), np.arange(first, first + len(rows), dtype=np.uint32), values.astype(np.uint32)
+        )
+
+    postings = Postings(None, "x", journal, entries)
     values = np.random.default_rng(0).integers(0, 1000, 5000).astype(np.uint64)
     for start in range(0, 5000, 700):
         rows = np.zeros(len(values[start : start + 700]), ROW)
         rows["value"] = values[start : start + 700]
         journal.append(rows)
         postings.refresh()
-    rows, which = postings.find(np.array([7, 999], np.uint64))
-    assert {int(row) for row in rows[which == 0]} >= set(np.flatnonzero(values % 50 == 7).tolist())
+    wanted = np.array([7, 999], np.uint64)
+    rows, which = postings.find(spread_codes(wanted)[None], wanted.astype(np.uint32), 0)
+    assert {int(row) for row in rows[which == 0]} == set(np.flatnonzero(values % 50 == 7).tolist())
+    assert not (which == 1).any()
     assert postings.runs
+
+
+def test_a_video_of_which_a_killed_writer_left_a_part_is_remembered_whole(tmp_path):
+    rng = np.random.default_rng(8)
+    nothing = Segments(np.zeros((0, 16), np.uint8), np.zeros((0, 4), np.float32))
+    frames = tuple(FramePrint(rng.integers(0, 256, (1, 32), dtype=np.uint8), nothing) for _ in range(5))
+    video = Seen(name("video"), frames=frames, modality=Modality.VIDEO)
+    with MediaIndex(tmp_path) as index:
+        index.add(video)
+    path = tmp_path / "pictures.rows"
+    path.write_bytes(path.read_bytes()[: -3 * PictureIndex.row_type().itemsize - 7])
+    with MediaIndex(tmp_path) as index:
+        assert len(index) == 1
+        index.add_all([video, video])
+        assert len(index) == 6
+        index.add(video)
+        assert len(index) == 6
+        match = index.duplicate_of(replace(video, sha256=name("copy"), frames=frames[2:] + frames[:2]))
+        assert match is not None
+        assert match.sha256 == name("video")

@@ -20,12 +20,12 @@ from gas.clock import ManualClock, SystemClock
 from gas.generation.signing import TRAINED_ALGORITHMIC_MEDIA, TestAuthority, sign_medium
 from gas.media.audio import decode_audio
 from gas.media.encode import encode_audio, encode_flac, encode_mp4, encode_wav
-from gas.media.guard import GuardedDecoder
 from gas.media.image import decode_image, encode_jpeg, encode_png
 from gas.media.limits import MediaLimits
 from gas.types import Modality
 from gas.verification.base import Asked, VerificationRules
 from gas.verification.duplicates import MediaIndex, Seen
+from gas.verification.examiner import Examiner
 from gas.verification.pipeline import Verifier, early_refusal
 
 NOW = SystemClock().time()
@@ -33,9 +33,9 @@ LIMITS = MediaLimits(max_bytes=4 * 2**20, max_decode_seconds=10.0, max_pixels=8_
 
 
 @pytest.fixture(scope="session")
-def decoder():
-    with GuardedDecoder(LIMITS) as guard:
-        yield guard
+def decoder(authority):
+    with Examiner(authority.anchors_pem, LIMITS) as examiner:
+        yield examiner
 
 
 @pytest.fixture
@@ -157,19 +157,27 @@ def test_a_prompt_that_the_picture_does_not_show_is_told_by_the_consensus(author
     assert judge.judge(sign(make()), asked(prompt="a dog")).verified
 
 
-def test_a_picture_that_was_enlarged_to_reach_a_tier_is_refused(authority, decoder, leaf):
-    rgb = decode_image((Path(skimage.__file__).parent / "data" / "astronaut.png").read_bytes())
-    # Four times 512 is over the 1,900 pixels of 2K.
-    large = cv2.resize(rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    tiles = np.tile(rgb, (4, 4, 1))
-    limits = MediaLimits()
-    judge = Verifier(MediaIndex(), b"none", limits=limits, guarded=False)
-    wanted = {"resolution": "2K"}
-    enlarged = judge.judge(encode_jpeg(large), asked(parameters=wanted))
-    assert "upscaled" in codes(enlarged)
-    assert enlarged.facts["tier"] == "2K"
-    assert "upscaled" not in codes(judge.judge(encode_jpeg(tiles), asked(parameters=wanted)))
-    assert "upscaled" not in codes(judge.judge(encode_jpeg(large), asked(parameters={"resolution": "1K"})))
+def test_a_picture_that_was_enlarged_to_reach_a_tier_earns_no_more_by_it(authority, leaf):
+    rgb = decode_image((Path(skimage.__file__).parent / "data" / "motorcycle_left.png").read_bytes())
+    source = cv2.copyMakeBorder(rgb, 254, 254, 134, 133, cv2.BORDER_REFLECT)
+    judge = Verifier(MediaIndex(), authority.anchors_pem, guarded=False)
+
+    def verdict(pixels, tier):
+        data = sign_medium(encode_jpeg(pixels, 92), "image/jpeg", leaf, title="t", model="m")
+        return judge.judge(data, asked(parameters={"resolution": tier}))
+
+    # 1,008 pixels enlarged by 1.9 are over the 1,900 of 2K.
+    large = cv2.resize(source, None, fx=1.9, fy=1.9, interpolation=cv2.INTER_CUBIC)
+    enlarged = verdict(large, "2K")
+    assert (enlarged.facts["tier"], enlarged.facts["paid_tier"], enlarged.facts["tiers_below"]) == ("1K", "1K", 1)
+    assert enlarged.facts["detail"] < 0.55
+    soft = verdict(cv2.resize(source, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)[:1950, :1950], "2K")
+    assert (soft.facts["paid_tier"], soft.facts["tiers_below"]) == ("1K", 1)
+    tiles = np.tile(source, (2, 2, 1))
+    sharp = verdict(tiles, "2K")
+    assert "upscaled" not in codes(sharp)
+    assert sharp.facts["paid_tier"] == "2K"
+    assert "upscaled" not in codes(verdict(large, "1K"))
 
 
 def test_a_video_is_verified_and_its_copies_are_not(verifier, leaf):

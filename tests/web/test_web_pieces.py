@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from arena_fakes import SIGNER
 
-from gas.arena.push import push
+from gas.arena.push import push, submission_status
+from gas.arena.pushes import PushLabel
 from gas.chain.base import Commitment
 from gas.chain.keys import signer_from_seed
 from gas.clock import ManualClock
@@ -139,6 +140,7 @@ def test_a_large_package_is_pushed_in_pieces_after_an_interruption(
                 "netuid": 1,
                 "client": client,
                 "chain": chain,
+                "label": PushLabel("ab" * 16, frozenset({Modality.IMAGE, Modality.AUDIO})),
             }
             with pytest.raises(ConnectionAbortedError):
                 await push(package, *COMPETITION, **arguments)
@@ -152,5 +154,10 @@ def test_a_large_package_is_pushed_in_pieces_after_an_interruption(
             assert not list((tmp_path / "uploads").rglob("*.part"))
             again = await push(package, *COMPETITION, **arguments)
             assert (again.created, again.receipt.key) == (False, pushed.receipt.key)
+            found = await submission_status(client, "http://arena", SIGNER.ss58_address, pushed.receipt.model_id)
+            assert found["push"] == {
+                "push_id": "ab" * 16, "modalities": ["audio", "image"], "exams": {}, "accuracy": None, "needed": 0.0,
+                "waiting_for": ["audio"], "left_out": ["image"],
+            }  # fmt: skip
 
     asyncio.run(story())

@@ -19,7 +19,14 @@ from gas.errors import ConfigurationError, RequestRefused
 from gas.sandbox.base import DEFAULT_LIMITS, Limits, Tier
 from gas.types import Modality, Vertical
 
-__all__ = ["Competition", "Competitions", "RoundRules", "default_competitions", "read_competitions"]
+__all__ = [
+    "Competition",
+    "Competitions",
+    "RoundRules",
+    "competitions_of",
+    "default_competitions",
+    "read_competitions",
+]
 
 _MAX_FILE_BYTES: Final = 256 * 1024
 _VERTICALS: Final[Mapping[Modality, frozenset[Vertical]]] = {
@@ -70,9 +77,13 @@ class Competition:
         min_tier: Weakest isolation that a run may have.
         exam_accuracy: Least accuracy of the entrance exam, in [0, 1].
         exam_seconds: Longest exam.
+        exam_wait_seconds: How long a model that was pushed with others waits for their exams after its own.
         run_seconds: Longest full run.
         similarity_flag: Correlation with another hotkey's older answers from which the owner is shown the model.
         similarity_limit: Correlation above which it is blocked.
+        weights_flag: Distance of its weights to another hotkey's below which the owner is shown the model, in [0, 1].
+        weights_limit: Distance to an older model of another hotkey below which it is blocked; 0 blocks none, because
+            models that were trained on from one public model are near each other by right.
         max_upload_bytes: Largest zip.
         limits: What one model process may use.
         round: Data of a round.
@@ -88,13 +99,21 @@ class Competition:
     min_tier: Tier = Tier.NAMESPACES
     exam_accuracy: float = 0.8
     exam_seconds: float = 85 * 60
+    exam_wait_seconds: float = 85 * 60
     run_seconds: float = 5 * 3600
     similarity_flag: float = 0.99
     similarity_limit: float = 0.999
+    weights_flag: float = 0.1
+    weights_limit: float = 0.0
     max_upload_bytes: int = 2 * 2**30
     limits: Limits = DEFAULT_LIMITS
     round: RoundRules = RoundRules()
     exam: RoundRules = RoundRules(mode="small", robustness=0)
+
+    @property
+    def weights_within(self) -> float:
+        """Distance of weights below which anything is done."""
+        return max(self.weights_flag, self.weights_limit)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, for people who ask which rules hold."""
@@ -108,9 +127,12 @@ class Competition:
             "min_tier": self.min_tier.name.lower(),
             "exam_accuracy": self.exam_accuracy,
             "exam_seconds": self.exam_seconds,
+            "exam_wait_seconds": self.exam_wait_seconds,
             "run_seconds": self.run_seconds,
             "similarity_flag": self.similarity_flag,
             "similarity_limit": self.similarity_limit,
+            "weights_flag": self.weights_flag,
+            "weights_limit": self.weights_limit,
             "max_upload_bytes": self.max_upload_bytes,
             "limits": _plain(self.limits),
             "round": _plain(self.round),
@@ -237,6 +259,18 @@ def read_competitions(path: Path) -> Competitions:
     return Competitions(tuple(_competition(row, number) for number, row in enumerate(rows, 1)))
 
 
+def competitions_of(home: Path, file: Path | None = None) -> Competitions | None:
+    """The competitions of a file, or of the home's own ``competitions.yaml``; None when there is neither.
+
+    Raises:
+        ConfigurationError: As :func:`read_competitions`.
+    """
+    own = home / "competitions.yaml"
+    if file is None and not own.exists():
+        return None
+    return read_competitions(file or own)
+
+
 def _competition(row: object, number: int) -> Competition:
     table = _Table(row, f"Competition {number}")
     name = table.text("name")
@@ -260,9 +294,12 @@ def _competition(row: object, number: int) -> Competition:
         min_tier=Tier[tier],
         exam_accuracy=exam.number("accuracy", base.exam_accuracy, 0.0, 1.0),
         exam_seconds=60 * exam.number("minutes", base.exam_seconds / 60, 0.01),
+        exam_wait_seconds=60 * exam.number("wait_minutes", base.exam_wait_seconds / 60, 0.0),
         run_seconds=3600 * run.number("hours", base.run_seconds / 3600, 0.001),
         similarity_flag=table.number("similarity_flag", base.similarity_flag, 0.0, 1.0),
         similarity_limit=table.number("similarity_limit", base.similarity_limit, 0.0, 1.0),
+        weights_flag=table.number("weights_flag", base.weights_flag, 0.0, 1.0),
+        weights_limit=table.number("weights_limit", base.weights_limit, 0.0, 1.0),
         max_upload_bytes=table.integer("max_upload_mib", base.max_upload_bytes // 2**20) * 2**20,
         limits=_limits(limits),
         round=_round_rules(plan, base.round),

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from gas.arena.commitments import committed_block
 from gas.arena.ports import ArenaConfig
+from gas.arena.pushes import push_waits, waiting_pushes
 from gas.arena.states import ACTIVE_STATES, IllegalTransition, transition
 from gas.arena.submissions import Submissions
 from gas.arena.workers import JOB_KIND, QUEUE, EvaluationJob, job_id
@@ -76,6 +77,7 @@ class Foreman:
         except ChainError as error:
             _LOG.warning("commitments_unread", code=error.error_code, message=error.message)
         self._enqueue()
+        self._settle_pushes()
         self._end_overdue()
         self._end_orphans()
 
@@ -132,6 +134,13 @@ class Foreman:
             self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id), row.id)
             self._enqueued.add(row.id)
 
+    def _settle_pushes(self) -> None:
+        """Decide over pushes whose last exam has ended elsewhere, or that have waited long enough."""
+        with self.database.read() as session:
+            waiting = waiting_pushes(session)
+        for hotkey, push_id in waiting:
+            self.job.settle(hotkey, push_id)
+
     def _end_overdue(self) -> None:
         """End what an evaluator should have ended itself: nothing may run past its limit."""
         now = self.clock.time()
@@ -142,7 +151,9 @@ class Foreman:
             if now - run.started_at > limit + _GRACE_SECONDS:
                 _LOG.error("run_overdue", run=run.id, submission=run.submission_id)
                 self.job.fail(run.submission_id, {"code": "overdue", "message": "The evaluation did not end in time."})
-                self.jobs.cancel(job_id(run.submission_id))
+                for resumed in (False, True):
+                    if self.jobs.state(job_id(run.submission_id, resumed=resumed)) is not None:
+                        self.jobs.cancel(job_id(run.submission_id, resumed=resumed))
 
     def _limit(self, run: RunRow) -> float:
         with self.database.read() as session:
@@ -161,10 +172,29 @@ class Foreman:
                 self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id), submission_id)
             elif state in (JobState.DONE, JobState.FAILED):
                 self._enqueued.discard(submission_id)
+                if self._goes_on(submission_id, state):
+                    continue
                 try:
                     self.job.fail(submission_id, {"code": "worker_lost", "message": "The evaluation was lost."})
                 except IllegalTransition:
                     continue
+
+    def _goes_on(self, submission_id: str, first: JobState) -> bool:
+        """Whether a submission whose first job has ended waits for others of its push, or has a second job."""
+        with self.database.read() as session:
+            row = session.get(SubmissionRow, submission_id)
+            if row is None or row.push_id is None or first is not JobState.DONE:
+                return False
+            if push_waits(session, row) is not None:
+                return True
+            state = row.state
+        again = job_id(submission_id, resumed=True)
+        # Read after the submission: one that is beyond its exam has got there by a second job that exists already.
+        second = self.jobs.state(again)
+        if second is None and state == _S.CONFIRMED:
+            self.jobs.enqueue(QUEUE, JOB_KIND, again, submission_id)
+            return True
+        return second is not None and second not in (JobState.DONE, JobState.FAILED)
 
 
 @dataclass(slots=True)

@@ -67,13 +67,16 @@ def answers_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float
     return None if norm < 1e-12 else float(x @ y) / norm
 
 
-def judge_exam(outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Mapping[str, float]]) -> ExamVerdict:
+def judge_exam(
+    outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Mapping[str, float]], *, alone: bool = True
+) -> ExamVerdict:
     """Decide an exam.
 
     Args:
         outcome: What the model did.
         rules: Threshold of accuracy and of similarity.
         rivals: Answers in the same exam of other hotkeys' models with older commitments, by submission.
+        alone: Whether the accuracy is judged here; that of a push of several models is judged over their average.
     """
     accuracy = outcome.metrics.get("accuracy")
     if not isinstance(accuracy, int | float):
@@ -83,7 +86,7 @@ def judge_exam(outcome: RunOutcome, rules: Competition, rivals: Mapping[str, Map
         )
     nearest = _nearest(outcome.answers, rivals)
     flagged = nearest if nearest is not None and nearest.correlation > rules.similarity_flag else None
-    if accuracy < rules.exam_accuracy:
+    if alone and accuracy < rules.exam_accuracy:
         return ExamVerdict(
             SubmissionState.EXAM_FAILED,
             (

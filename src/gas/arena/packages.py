@@ -29,10 +29,11 @@ class PackageDesk:
     def check(self, path: Path, modality: Modality) -> CheckedPackage:
         """All static checks; see :class:`gas.arena.ports.PackageChecker`."""
         report = check(path, self.limits, modality=modality)
-        package, weights = report.require(), report.fingerprint.weights_sha256
+        package, prints = report.require(), report.fingerprint
+        weights = prints.weights_sha256
         if weights is None:
             raise InfrastructureError("A clean package has no fingerprint.")
-        return CheckedPackage(package.name, weights, report.fingerprint.code_sha256)
+        return CheckedPackage(package.name, weights, prints.code_sha256, prints.sketches)
 
     def prepare(self, path: Path, folder: Path) -> Prepared:
         """Unpack a package into a folder that does not exist yet, and say how to load it.

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gas.arena.competitions import Competition, Competitions, default_competitions
+from gas.errors import RequestRefused
 from gas.sandbox.base import Limits, Tier
+from gas.storage.tables import SubmissionRow
+from gas.submissions.sketch import TensorSketch
 from gas.types import Modality, Vertical
 
 __all__ = [
@@ -37,6 +40,7 @@ class ArenaConfig:
         max_upload_bytes: Largest zip.
         exam_accuracy: Least accuracy of the entrance exam, in [0, 1].
         exam_seconds: Longest exam.
+        exam_wait_seconds: How long a model that was pushed with others waits for their exams after its own.
         run_seconds: Longest full run.
         commitment_seconds: How long an upload waits for its commitment.
         max_attempts: Starts of one job before a fault of ours becomes final: the first and two more.
@@ -51,6 +55,7 @@ class ArenaConfig:
     max_upload_bytes: int = 2 * 2**30
     exam_accuracy: float = 0.8
     exam_seconds: float = 85 * 60
+    exam_wait_seconds: float = 85 * 60
     run_seconds: float = 5 * 3600
     commitment_seconds: float = 3600
     max_attempts: int = 3
@@ -70,6 +75,7 @@ class ArenaConfig:
                 pushes_per_round=self.pushes_per_round,
                 exam_accuracy=self.exam_accuracy,
                 exam_seconds=self.exam_seconds,
+                exam_wait_seconds=self.exam_wait_seconds,
                 run_seconds=self.run_seconds,
                 similarity_limit=self.similarity_limit,
                 max_upload_bytes=self.max_upload_bytes,
@@ -89,6 +95,14 @@ class ArenaConfig:
         """
         return self.offered.of(modality, vertical)
 
+    def rules_of(self, row: SubmissionRow) -> Competition:
+        """The rules that a submission is under; the defaults when the owner has ended its competition since."""
+        modality, vertical = Modality(row.modality), Vertical(row.vertical)
+        try:
+            return self.rules(modality, vertical)
+        except RequestRefused:
+            return default_competitions().of(modality, vertical)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedPackage:
@@ -98,11 +112,13 @@ class CheckedPackage:
         name: The model's name, as its author gave it.
         weights_sha256: Hash of the canonical weights.
         code_sha256: Hash of model.py without comments; None for ONNX.
+        sketches: Of its tensors; what near copies are found by.
     """
 
     name: str
     weights_sha256: str
     code_sha256: str | None
+    sketches: tuple[TensorSketch, ...] = ()
 
 
 class PackageChecker(Protocol):

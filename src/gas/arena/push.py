@@ -1,14 +1,22 @@
-"""An author's side of a push: check, upload, commit, look that the commitment is there."""
+"""An author's side of a push: check, upload, commit, look that the commitment is there and that the arena has seen it.
+
+A hotkey has one commitment on the chain at a time, so that the next one waits until the arena has read this one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
+from gas.arena.pushes import PushLabel
 from gas.arena.submissions import file_sha256
 from gas.chain.base import Chain
 from gas.errors import ChainError, PackageRejected, Reason, RequestRefused
@@ -18,12 +26,14 @@ from gas.submissions.check import check
 from gas.submissions.limits import Limits
 from gas.types import Modality, SubmissionState, Vertical
 
-__all__ = ["Pushed", "push", "submission_status"]
+__all__ = ["Pushed", "commitment_seen", "label_push", "push", "submission_status"]
 
 _UPLOAD_ATTEMPTS = 3
 _WHOLE_BYTES = 8 * 2**20
 """Packages up to this size travel in one request."""
 _MOST_OF_A_PIECE = 16 * 2**20
+_REPLACEABLE = ("withdrawn", "failed")
+"""States in which the arena may take the same content anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ async def push(
     client: SignedClient,
     chain: Chain,
     limits: Limits | None = None,
+    label: PushLabel | None = None,
+    checked: bool = False,
     on_step: Callable[[str], None] | None = None,
     on_upload: Callable[[int, int], None] | None = None,
 ) -> Pushed:
@@ -69,6 +81,8 @@ async def push(
         client: Sends signed requests.
         chain: Takes the commitment.
         limits: What the local check allows.
+        label: With which other packages it is pushed; see :func:`label_push`.
+        checked: Whether the local check has been made already.
         on_step: Told what is being done.
         on_upload: Told how many bytes of how many have arrived, where the package travels in pieces.
 
@@ -79,10 +93,16 @@ async def push(
         gas.protocol.client.PeerUnreachable: The arena does not answer.
     """
     say = on_step or (lambda _step: None)
-    say("checking the package")
-    (await asyncio.to_thread(check, package, limits, modality=modality)).require()
+    if not checked:
+        say("checking the package")
+        (await asyncio.to_thread(check, package, limits, modality=modality)).require()
     say("uploading")
-    receipt, created = await _upload(package, modality, vertical, url, arena_hotkey, client, on_upload)
+    receipt, created = await _upload(package, modality, vertical, url, arena_hotkey, client, label, on_upload)
+    if not created:
+        known = (await submission_status(client, url, arena_hotkey, receipt.model_id)).get("committed_block")
+        if isinstance(known, int):
+            # The arena has read it; another one would only stand in the way of the next package's.
+            return Pushed(receipt, False, known)
     say("committing")
     payload = CommitmentPayload.of(receipt.key, receipt.sha256)
     block = await _committed_block(chain, netuid, hotkey, payload)
@@ -92,6 +112,70 @@ async def push(
     if block is None:
         raise ChainError("The chain took the commitment but does not show it.", hint="Push again in a few blocks.")
     return Pushed(receipt, created, block)
+
+
+async def label_push(
+    packages: Mapping[Modality, Path], vertical: Vertical, *, url: str, arena_hotkey: str, client: SignedClient
+) -> PushLabel | None:
+    """Under which name packages of several modalities are pushed: the same at every repetition of the push.
+
+    Packages that the arena has from an earlier push do not belong to this one.
+
+    Args:
+        packages: The zips.
+        vertical: In which specialisation they compete.
+        url: The arena's address, without ``/api/v1``.
+        arena_hotkey: The arena's hotkey.
+        client: Sends requests signed by the author's hotkey.
+
+    Returns:
+        None when fewer than two are new.
+
+    Raises:
+        gas.protocol.client.PeerUnreachable: The arena does not answer.
+        gas.errors.RequestRefused: It refuses.
+    """
+    if len(packages) < 2:
+        return None
+    hashes = {modality: await asyncio.to_thread(file_sha256, path) for modality, path in packages.items()}
+    there = {
+        str(one.get("sha256")): (one.get("push") or {}).get("push_id")
+        for one in await _mine(client, url, arena_hotkey)
+        if isinstance(one.get("push") or {}, dict) and one.get("state") not in _REPLACEABLE
+    }
+    names = set(there.values())
+    groups = [frozenset(g) for size in range(len(hashes), 1, -1) for g in combinations(sorted(hashes), size)]
+    begun = next((group for group in groups if _push_id(group, hashes, vertical) in names), None)
+    chosen = begun or frozenset(modality for modality, sha256 in hashes.items() if sha256 not in there)
+    return PushLabel(_push_id(chosen, hashes, vertical), chosen) if len(chosen) > 1 else None
+
+
+async def commitment_seen(
+    client: SignedClient, url: str, arena_hotkey: str, model_id: str, *, looks: int = 60, pause: float = 1.0
+) -> bool:
+    """Wait until the arena has read a commitment: before that, another one would replace it unread.
+
+    Args:
+        client: Sends requests signed by the author's hotkey.
+        url: The arena's address, without ``/api/v1``.
+        arena_hotkey: The arena's hotkey.
+        model_id: The submission.
+        looks: How often to ask at most.
+        pause: Seconds between.
+
+    Returns:
+        False when it has not.
+
+    Raises:
+        gas.protocol.client.PeerUnreachable: The arena does not answer.
+    """
+    for look in range(looks):
+        if look:
+            await asyncio.sleep(pause)
+        found = await submission_status(client, url, arena_hotkey, model_id)
+        if found.get("committed_block") is not None or found.get("state") not in ("uploaded", "scanning"):
+            return True
+    return False
 
 
 async def submission_status(client: SignedClient, url: str, arena_hotkey: str, model_id: str) -> dict[str, object]:
@@ -115,17 +199,21 @@ async def _upload(
     url: str,
     arena_hotkey: str,
     client: SignedClient,
+    label: PushLabel | None,
     on_upload: Callable[[int, int], None] | None,
 ) -> tuple[SubmissionReceipt, bool]:
+    fields = {"modality": modality.value, "vertical": vertical.value}
+    if label is not None:
+        fields |= {"push": label.push_id, "push_modalities": label.stored}
     size = (await asyncio.to_thread(package.stat)).st_size
     try:
         if size > _WHOLE_BYTES:
-            answer = await _in_pieces(package, size, modality, vertical, url, arena_hotkey, client, on_upload)
+            answer = await _in_pieces(package, size, fields, url, arena_hotkey, client, on_upload)
         else:
             data = await asyncio.to_thread(package.read_bytes)
             answer = await client.post_multipart(
                 f"{url}/api/v1/submissions",
-                {"modality": modality.value, "vertical": vertical.value},
+                fields,
                 {"zip": (package.name, data, "application/zip")},
                 signed_for=arena_hotkey,
                 # The same content twice is one submission, so that a lost answer may be asked for again.
@@ -144,8 +232,7 @@ async def _upload(
 async def _in_pieces(
     package: Path,
     size: int,
-    modality: Modality,
-    vertical: Vertical,
+    fields: Mapping[str, str],
     url: str,
     arena_hotkey: str,
     client: SignedClient,
@@ -178,17 +265,26 @@ async def _in_pieces(
                 on_upload(min(offset, size), size)
     return await client.send(
         "POST",
-        f"{address}/submit?modality={modality.value}&vertical={vertical.value}",
+        f"{address}/submit?{urlencode(fields)}",
         signed_for=arena_hotkey,
     )
 
 
 async def _refuse_known(client: SignedClient, url: str, arena_hotkey: str, sha256: str) -> None:
     """Spare the way of a content that is there already."""
-    mine = (await client.get(f"{url}/api/v1/submissions", signed_for=arena_hotkey, attempts=3)).json()
-    for one in mine if isinstance(mine, list) else ():
-        if isinstance(one, dict) and one.get("sha256") == sha256 and one.get("state") not in ("withdrawn", "failed"):
+    for one in await _mine(client, url, arena_hotkey):
+        if one.get("sha256") == sha256 and one.get("state") not in _REPLACEABLE:
             raise RequestRefused("The arena has this content.", status=409, code="content_known")
+
+
+async def _mine(client: SignedClient, url: str, arena_hotkey: str) -> list[dict[str, Any]]:
+    found = (await client.get(f"{url}/api/v1/submissions", signed_for=arena_hotkey, attempts=3)).json()
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _push_id(group: Collection[Modality], hashes: Mapping[Modality, str], vertical: Vertical) -> str:
+    text = "/".join((vertical, *(f"{modality}={hashes[modality]}" for modality in sorted(group))))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _object(value: object) -> dict[str, object]:
@@ -210,11 +306,7 @@ async def _known(
 ) -> SubmissionReceipt:
     """The receipt of what the arena has already; raises the reasons when that was rejected."""
     sha256 = await asyncio.to_thread(file_sha256, package)
-    mine = (await client.get(f"{url}/api/v1/submissions", signed_for=arena_hotkey, attempts=3)).json()
-    found = next(
-        (s for s in mine if isinstance(s, dict) and s.get("sha256") == sha256) if isinstance(mine, list) else iter(()),
-        None,
-    )
+    found = next((one for one in await _mine(client, url, arena_hotkey) if one.get("sha256") == sha256), None)
     if found is None:
         raise refused
     if found.get("state") == SubmissionState.REJECTED:

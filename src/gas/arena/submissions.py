@@ -16,7 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from gas.arena.competitions import Competition
+from gas.arena.likeness import keep_sketches, nearest_weights, note_nearest
 from gas.arena.ports import ArenaConfig, CheckedPackage, PackageChecker
+from gas.arena.pushes import PushLabel
 from gas.arena.states import SLOT_STATES, transition
 from gas.clock import Clock, IdSource
 from gas.errors import InfrastructureError, PackageRejected, Reason, RequestRefused
@@ -28,7 +30,6 @@ from gas.types import TERMINAL_STATES, Modality, SubmissionState, Vertical
 __all__ = ["Received", "Submissions", "file_sha256", "stored_reasons", "submission_key"]
 
 _S = SubmissionState
-_NOT_COUNTED = frozenset({_S.REJECTED, _S.WITHDRAWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class Submissions:
     ids: IdSource
     scratch: Path = field(default=Path("incoming"))
 
-    def receive(self, hotkey: str, package: Path, modality: Modality, vertical: Vertical) -> Received:
+    def receive(
+        self, hotkey: str, package: Path, modality: Modality, vertical: Vertical, push: PushLabel | None = None
+    ) -> Received:
         """Take one zip.
 
         Args:
@@ -102,9 +105,10 @@ class Submissions:
             package: The zip; the caller deletes it afterwards.
             modality: What it claims to detect.
             vertical: In which specialisation it competes.
+            push: With which others it is pushed; None for a push of its own.
 
         Raises:
-            gas.errors.RequestRefused: 413 ``too_large``, 422 ``vertical`` or ``no_competition``, 429
+            gas.errors.RequestRefused: 413 ``too_large``, 422 ``vertical``, ``no_competition`` or ``bad_push``, 429
                 ``no_slot`` or ``push_limit``.
             gas.errors.PackageRejected: The static checks found reasons; they are kept with the submission.
             gas.errors.StorageError: The disk or the database failed; nothing was taken.
@@ -141,6 +145,8 @@ class Submissions:
             reasons=[],
             created_at=self.clock.time(),
             attempts=0,
+            push_id=push.push_id if push is not None else None,
+            push_modalities=push.stored if push is not None else None,
         )
         try:
             slot = self._insert(row, hotkey, rules)
@@ -181,6 +187,13 @@ class Submissions:
             row.name = checked.name[:128]
             row.weights_sha256 = checked.weights_sha256
             row.code_sha256 = checked.code_sha256
+            keep_sketches(session, submission_id, checked.sketches)
+        with self.database.read() as session:
+            row = session.get_one(SubmissionRow, submission_id)
+            near = nearest_weights(session, row, within=self.config.rules_of(row).weights_within)
+        if near is not None:
+            with self.database.write() as session:
+                note_nearest(session, submission_id, near)
 
     def withdraw(self, hotkey: str, submission_id: str) -> None:
         """Take a submission back; its slot is free at once.
@@ -270,6 +283,7 @@ class Submissions:
             if earlier is not None and _may_be_replaced(earlier):
                 session.execute(delete(SubmissionRow).where(SubmissionRow.id == earlier.id))
                 session.expunge(earlier)
+            _refuse_second_of_push(session, row)
             session.add(row)
             session.flush()
             return self._slots_taken(session, hotkey, rules.modality, rules.vertical)
@@ -315,10 +329,10 @@ class Submissions:
                 SubmissionRow.modality == rules.modality.value,
                 SubmissionRow.vertical == rules.vertical.value,
                 SubmissionRow.created_at >= (opened or 0.0),
-                SubmissionRow.state.not_in([state.value for state in _NOT_COUNTED]),
+                SubmissionRow.state != _S.REJECTED.value,
             )
         )
-        if sum(1 for row in rows if not _ours(row)) >= rules.pushes_per_round:
+        if sum(1 for row in rows if not _ours(row) and not _unseen(row)) >= rules.pushes_per_round:
             raise RequestRefused(
                 f"A hotkey may have {rules.pushes_per_round} packages examined in a round of {rules.name}.",
                 status=429,
@@ -330,6 +344,24 @@ class Submissions:
 def _ours(row: SubmissionRow) -> bool:
     """Whether the submission ended by a fault of ours, which costs its author nothing."""
     return row.state == _S.FAILED and row.error is not None
+
+
+def _unseen(row: SubmissionRow) -> bool:
+    """Whether the author took it back before its exam began: later he may know the result, and the push counts."""
+    return row.state == _S.WITHDRAWN and row.attempts == 0
+
+
+def _refuse_second_of_push(session: Session, row: SubmissionRow) -> None:
+    """A push has the modalities that its first package named, and one examined model of each."""
+    if row.push_id is None:
+        return
+    others = session.scalars(
+        select(SubmissionRow).where(SubmissionRow.hotkey == row.hotkey, SubmissionRow.push_id == row.push_id)
+    ).all()
+    if any(one.push_modalities != row.push_modalities for one in others):
+        raise RequestRefused("This push was begun with other modalities.", status=422, code="bad_push")
+    if any(one.modality == row.modality and one.state != _S.REJECTED and not _may_be_replaced(one) for one in others):
+        raise RequestRefused(f"This push has its {row.modality} model already.", status=422, code="bad_push")
 
 
 def _may_be_replaced(row: SubmissionRow) -> bool:

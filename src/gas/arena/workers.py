@@ -19,19 +19,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gas.arena.commitments import earlier_owner
-from gas.arena.competitions import Competition, default_competitions
+from gas.arena.competitions import Competition
 from gas.arena.exam import judge_exam
+from gas.arena.likeness import NearWeights, near_copy, nearest_weights, note_nearest
 from gas.arena.ports import ArenaConfig, Evaluator, RunKind, RunOutcome, RunTask
+from gas.arena.pushes import push_waits, settle_push
 from gas.arena.receipts import sign_receipt
 from gas.arena.states import IllegalTransition, transition
 from gas.chain.keys import Signer
 from gas.clock import Clock
-from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, RequestRefused, StorageError
+from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, StorageError
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.jobs import DurableJobs, JobInterrupted
 from gas.storage.tables import JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
-from gas.types import TERMINAL_STATES, Modality, SubmissionState, Vertical
+from gas.types import TERMINAL_STATES, Modality, SubmissionState
 
 __all__ = ["JOB_KIND", "QUEUE", "EvaluationJob", "job_id", "run_id"]
 
@@ -42,9 +44,9 @@ _S = SubmissionState
 _LOG = structlog.get_logger(__name__)
 
 
-def job_id(submission_id: str) -> str:
-    """The one job of a submission."""
-    return f"submission-{submission_id}"
+def job_id(submission_id: str, *, resumed: bool = False) -> str:
+    """The one job of a submission; and the second one of a submission whose first ended while it waited for others."""
+    return f"submission-{submission_id}{'-resumed' if resumed else ''}"
 
 
 def run_id(submission_id: str, round_id: str, kind: RunKind) -> str:
@@ -93,7 +95,11 @@ class EvaluationJob:
         self.jobs.register(JOB_KIND, self.run)
 
     def run(self, submission_id: str) -> str:
-        """The job; returns the submission's last state."""
+        """The job; returns the submission's last state.
+
+        A model that was pushed with others may wait for them after its exam. Then the job ends, so that it takes no
+        worker, and what is left is a second job's, which the foreman begins.
+        """
         try:
             state = self.jobs.step("exam", lambda: self._attempts(submission_id, "exam"))
             if state == _S.CONFIRMED:
@@ -173,18 +179,23 @@ class EvaluationJob:
     def _begin(self, submission_id: str, kind: RunKind) -> _Started | str:
         """Count and begin an attempt; or say in which state the submission is when there is nothing to begin."""
         now = self.clock.time()
+        near = self._near(submission_id) if kind == "exam" else None
         with self.database.write() as session:
             row = session.get(SubmissionRow, submission_id)
             if row is None:
                 return _S.WITHDRAWN
             if kind == "exam" and row.state == _S.SCANNING:
+                note_nearest(session, submission_id, near)
+                limit = self._rules(row).weights_limit
                 transition(session, row, _S.EXAMINING, now=now)
                 owner = earlier_owner(session, row)
                 if owner is not None:
                     transition(session, row, _S.BLOCKED, now=now, reasons=(_duplicate(owner),))
+                elif near is not None and near.distance < limit:
+                    transition(session, row, _S.BLOCKED, now=now, reasons=(near_copy(near, limit),))
             if kind == "full" and row.state == _S.QUEUED:
                 transition(session, row, _S.RUNNING, now=now)
-            if row.state != (_S.EXAMINING if kind == "exam" else _S.RUNNING):
+            if row.state != (_S.EXAMINING if kind == "exam" else _S.RUNNING) or push_waits(session, row) is not None:
                 return row.state
             arena_round = self._round(session, row, kind)
             if arena_round is None:
@@ -226,6 +237,14 @@ class EvaluationJob:
             )
             return _Started(task, run.attempts, row.zip_blob or "", arena_round.exam_blob)
 
+    def _near(self, submission_id: str) -> NearWeights | None:
+        """The older commitment of another hotkey with the nearest weights, before the exam begins."""
+        with self.database.read() as session:
+            row = session.get(SubmissionRow, submission_id)
+            if row is None or row.state != _S.SCANNING:
+                return None
+            return nearest_weights(session, row, within=self._rules(row).weights_within, committed=True)
+
     def _round(self, session: Session, row: SubmissionRow, kind: RunKind) -> RoundRow | None:
         running = session.scalar(
             select(RoundRow)
@@ -258,10 +277,12 @@ class EvaluationJob:
             run.state, run.finished_at, run.error = "done", now, None
             run.tier, run.metrics, run.records_blob = outcome.tier, dict(outcome.metrics), records_blob
             if kind == "exam":
-                verdict = judge_exam(outcome, self._rules(row), rivals)
+                verdict = judge_exam(outcome, self._rules(row), rivals, alone=row.push_id is None)
                 if verdict.resembles is not None:
                     run.metrics = {**run.metrics, "resembles": verdict.resembles.as_dict()}
-                transition(session, row, verdict.state, now=now, reasons=verdict.reasons)
+                if row.push_id is None or verdict.state is not _S.CONFIRMED:
+                    transition(session, row, verdict.state, now=now, reasons=verdict.reasons)
+                self._settle(session, row, now)
                 return row.state
             arena_round = session.get_one(RoundRow, run.round_id)
             run.receipt = sign_receipt(_receipt_body(row, run, arena_round, outcome), self.signer)
@@ -287,15 +308,22 @@ class EvaluationJob:
                 return row.state
             run.state, run.error, run.finished_at = "failed", error.as_dict(), now
             transition(session, row, _S.EXAM_FAILED if kind == "exam" else _S.FAILED, now=now, reasons=(reason,))
+            if kind == "exam":
+                self._settle(session, row, now)
             return row.state
 
+    def settle(self, hotkey: str, push_id: str) -> None:
+        """Decide over a push if it is time."""
+        with self.database.write() as session:
+            settle_push(self.database, session, hotkey, push_id, self._rules, self.clock.time())
+
+    def _settle(self, session: Session, row: SubmissionRow, now: float) -> None:
+        if row.push_id is not None:
+            session.flush()
+            settle_push(self.database, session, row.hotkey, row.push_id, self._rules, now)
+
     def _rules(self, row: SubmissionRow) -> Competition:
-        modality, vertical = Modality(row.modality), Vertical(row.vertical)
-        try:
-            return self.config.rules(modality, vertical)
-        except RequestRefused:
-            # The owner has taken the competition out of the file: what was handed in before ends by the defaults.
-            return default_competitions().of(modality, vertical)
+        return self.config.rules_of(row)
 
     def _note(self, started: _Started, error: InfrastructureError) -> None:
         with self.database.write() as session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -48,23 +48,30 @@ class AnswerStore:
         """Memory that the columns take."""
         return self._keys.nbytes + self._states.nbytes + self._codes.nbytes + self._logits.nbytes
 
-    def update(self, answers: Iterable[tuple[Ask, Outcome]]) -> None:
-        """Keep outcomes; one that is known already is replaced, showings of another run are left out."""
-        for ask, outcome in answers:
-            place = self._place(ask)
+    def update(self, answers: Sequence[tuple[Ask, Outcome]]) -> list[tuple[Ask, Outcome]]:
+        """Keep outcomes; one that is known already is replaced, showings of another run are left out.
+
+        Returns:
+            Those that were not known before.
+        """
+        fresh = []
+        for answer, place in zip(answers, self._places([ask for ask, _ in answers]), strict=True):
             if place is None:
                 continue
-            self._count += int(self._states[place] == _UNKNOWN)
+            outcome = answer[1]
+            if self._states[place] == _UNKNOWN:
+                fresh.append(answer)
             if outcome.logits is not None:
                 self._logits[place], self._states[place] = outcome.logits, _ANSWERED
             else:
                 self._states[place] = _MEDIUM if outcome.media_error else _MODEL
             self._codes[place] = self._code(outcome.error)
+        self._count += len(fresh)
+        return fresh
 
-    def outcomes(self, asks: Iterable[Ask], unknown: Outcome) -> Iterator[Outcome]:
+    def outcomes(self, asks: Sequence[Ask], unknown: Outcome) -> Iterator[Outcome]:
         """The outcome of each of some showings; ``unknown`` where there is none."""
-        for ask in asks:
-            place = self._place(ask)
+        for place in self._places(asks):
             state = _UNKNOWN if place is None else int(self._states[place])
             if place is None or state == _UNKNOWN:
                 yield unknown
@@ -72,10 +79,15 @@ class AnswerStore:
             error = self._errors[self._codes[place]]
             yield Outcome(self._logits[place] if state == _ANSWERED else None, error, media_error=state == _MEDIUM)
 
+    def _places(self, asks: Sequence[Ask]) -> list[int | None]:
+        """Where the showings stand; one search for all, which is ten times as fast as one for each."""
+        keys = np.fromiter(map(_key, asks), np.int64, len(asks))
+        found = self._keys.searchsorted(keys)
+        known = np.append(self._keys, -1)[found] == keys
+        return [place if here else None for place, here in zip(found.tolist(), known.tolist(), strict=True)]
+
     def _place(self, ask: Ask) -> int | None:
-        key = _key(ask)
-        place = int(self._keys.searchsorted(key))
-        return place if place < len(self._keys) and self._keys[place] == key else None
+        return self._places([ask])[0]
 
     def _code(self, error: str | None) -> int:
         if error not in self._errors:

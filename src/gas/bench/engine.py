@@ -214,8 +214,7 @@ class _Run:
     def keep(self, answers: Sequence[tuple[Ask, Outcome]]) -> None:
         """Count a complete batch, write it to the journal, and tell the caller."""
         with self.lock:
-            fresh = [(ask, outcome) for ask, outcome in answers if ask not in self.answers]
-            self.answers.update(answers)
+            fresh = self.answers.update(answers)
             self.model_errors += sum(out.error is not None and not out.media_error for _, out in fresh)
             if self.running is not None:
                 self.running.add(fresh)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gas.bench.engine import evaluate
@@ -13,14 +15,15 @@ from gas.clock import Clock
 from gas.datasets.plan import Round
 from gas.datasets.shelves import RoundShelves
 from gas.errors import ConfigurationError, InfrastructureError, IntegrityError, StorageError
-from gas.sandbox.base import Sandbox
+from gas.sandbox.base import Environment, ModelSpec, Sandbox
+from gas.sandbox.spares import Spares
 from gas.storage.blobs import BlobStore, FolderBlobs
 from gas.submissions.archive import unpack
 from gas.submissions.pack import pack
 from gas.submissions.package import Package
 from gas.types import Sample
 
-__all__ = ["SetBlobs", "evaluate_package", "packed"]
+__all__ = ["SetBlobs", "evaluate_package", "packed", "prepare_next"]
 
 
 def packed(package: Path, work: Path) -> Path:
@@ -92,9 +95,10 @@ def evaluate_package(
     """
     folder = work / "package"
     unpack(archive, folder)
+    spec = checked.to_spec(folder)
     with RoundShelves(round_.samples, blobs, pixels) as media:
         run = evaluate(
-            checked.to_spec(folder),
+            spec,
             round_,
             media,
             sandbox,
@@ -104,7 +108,23 @@ def evaluate_package(
             clock=clock,
             journal=journal,
         )
+        prepare_next(sandbox, spec, config)
         return run, {sample_id: error.message for sample_id, error in media.errors.items()}
+
+
+def prepare_next(sandbox: Sandbox, spec: ModelSpec, config: RunConfig) -> None:
+    """Have processes wait for another start of this kind, if the sandbox keeps any; returns at once.
+
+    Worth it where one core would idle: between two models there is much that only one does.
+
+    Args:
+        sandbox: Where models run.
+        spec: The model that has just run.
+        config: How.
+    """
+    if isinstance(sandbox, Spares):
+        environment = Environment.of(replace(spec, device=config.device), config.limits, config.threads)
+        sandbox.prepare(environment, config.processes or len(os.sched_getaffinity(0)))
 
 
 class SetBlobs(FolderBlobs):

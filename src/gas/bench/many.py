@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from gas.bench.anywhere import open_executor
 from gas.bench.public import BenchRun, Watch, run
 from gas.bench.settings import BenchSettings
 from gas.clock import Clock
-from gas.errors import GasError
-from gas.sandbox import Limits
+from gas.errors import GasError, SandboxUnavailable
+from gas.sandbox import Limits, Sandbox, Tier, best_sandbox
+from gas.sandbox.spares import Spares
 from gas.types import Modality
 
 __all__ = ["run_many"]
@@ -51,12 +54,24 @@ def run_many(
         gas.errors.ConfigurationError: There is no such executor here.
     """
     settings = settings or BenchSettings()
-    with open_executor(settings.executor, settings.processes) as executor:
+    with open_executor(settings.executor, settings.processes) as executor, ExitStack() as stack:
+        sandbox = None
+        if executor is None and len(models) > 1:
+            sandbox = _warm(settings, stack)
 
         def one(model: Path) -> BenchRun | GasError:
             seen = watch(model) if watch else None
             try:
-                return run(model, modality, settings, watch=seen, limits=limits, clock=clock, executor=executor)
+                return run(
+                    model,
+                    modality,
+                    settings,
+                    watch=seen,
+                    limits=limits,
+                    clock=clock,
+                    executor=executor,
+                    sandbox=sandbox,
+                )
             except GasError as error:
                 return error
 
@@ -64,3 +79,12 @@ def run_many(
             return tuple(map(one, models))
         with ThreadPoolExecutor(max(1, at_once), thread_name_prefix="gas-many") as pool:
             return tuple(pool.map(one, models))
+
+
+def _warm(settings: BenchSettings, stack: ExitStack) -> Sandbox | None:
+    """A sandbox that has processes waiting for the next model; None where nothing isolates, which each run says."""
+    weakest = Tier.PLAIN if settings.trust_model else Tier.NAMESPACES
+    most = settings.processes or len(os.sched_getaffinity(0))
+    with suppress(SandboxUnavailable):
+        return stack.enter_context(Spares(best_sandbox(weakest), most=most, refill=False))
+    return None

@@ -31,7 +31,7 @@ from gas.bench.executors.base import Executor
 from gas.bench.feed import fitting_batch
 from gas.bench.journal import Journal, run_identity
 from gas.bench.levels import measure_levels
-from gas.bench.local import SetBlobs, packed
+from gas.bench.local import SetBlobs, packed, prepare_next
 from gas.bench.material import draw, fetch_sets, sets_of, store_of
 from gas.bench.metrics import RunMetrics, compute_metrics
 from gas.bench.records import SampleRecord, from_parquet, write_records, write_times
@@ -47,7 +47,7 @@ from gas.datasets.plan_file import Plan, read_plan, write_plan
 from gas.datasets.store import DataStore
 from gas.datasets.store_fetch import FetchProgress
 from gas.errors import ConfigurationError, StorageError
-from gas.sandbox import Limits, Tier, best_sandbox
+from gas.sandbox import Limits, Sandbox, Tier, best_sandbox
 from gas.sandbox.gpu import choose_device, find_gpu, installed
 from gas.submissions.archive import unpack
 from gas.submissions.check import check
@@ -123,6 +123,7 @@ def run(
     limits: Limits | None = None,
     clock: Clock | None = None,
     executor: Executor | None = None,
+    sandbox: Sandbox | None = None,
 ) -> BenchRun:
     """Benchmark a model in the sandbox on data sets of one's own.
 
@@ -134,6 +135,7 @@ def run(
         limits: What one model process may use; those of the arena when left out.
         clock: Source of wall-clock times; the system's when left out.
         executor: An open connection to the cluster that the settings name, when several runs share one.
+        sandbox: Where the model runs, when several runs share one; the best of this machine when left out.
 
     Raises:
         gas.errors.PackageRejected: The static checks refuse the package.
@@ -155,7 +157,7 @@ def run(
         device = choose_device(settings.device, checked.format, find_gpu(), installed())
         results_dir = _writable(settings.results_dir or HomeSettings().home / "results")
         weakest = Tier.PLAIN if settings.trust_model else Tier.NAMESPACES
-        sandbox = best_sandbox(weakest)
+        sandbox = sandbox or best_sandbox(weakest)
         store = store_of(settings)
         sets = sets_of(settings, checked.modality, store)
         fetch_sets(store, sets, watch.on_fetch)
@@ -224,6 +226,7 @@ def run(
                 on_progress=watch.on_levels,
                 clock=clock,
             )
+            prepare_next(sandbox, checked.to_spec(package), config)
             facts = RunFacts(
                 run_id=run_id,
                 model_path=model,

@@ -41,6 +41,9 @@ _Processes = Annotated[int | None, typer.Option(min=1, help="Model processes; as
 _BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
 _Jobs = Annotated[int, typer.Option(min=1, help="Evaluations side by side.")]
 _Lease = Annotated[float, typer.Option(min=1.0, help="Seconds without a heart beat after which a worker is dead.")]
+_Spares = Annotated[
+    int, typer.Option(min=0, help="Confined processes that wait for the next model; some 200 MB of memory each.")
+]
 _Trust = Annotated[bool, typer.Option("--trust-model", help="Only for your own models: go on where nothing isolates.")]
 _Accuracy = Annotated[float, typer.Option(min=0, max=1, help="Least accuracy of the entrance exam.")]
 _Slots = Annotated[int, typer.Option(min=1, help="Models of a hotkey in a competition.")]
@@ -66,6 +69,7 @@ def serve(
     processes: _Processes = None,
     batch_size: _BatchSize = 32,
     lease_seconds: _Lease = 60.0,
+    spares: _Spares = 1,
     trust_model: _Trust = False,
 ) -> None:
     """Take submissions, wait for their commitments, examine, benchmark and sign receipts.
@@ -75,7 +79,7 @@ def serve(
     without one.
     """
     config = _config(home, competitions, netuid, exam_accuracy, slots, pushes, max_upload_mib)
-    rules = WorkerRules(processes, batch_size, trust_model, lease_seconds=lease_seconds)
+    rules = WorkerRules(processes, batch_size, trust_model, lease_seconds=lease_seconds, spares=spares)
     settings = home_settings(home, chain_endpoint=chain_endpoint)
     _begin()
     leave(asyncio.run(_serve(settings, config, rules, wallet_name, wallet_hotkey, host, port, worker=worker)))
@@ -98,6 +102,7 @@ def worker_command(
     batch_size: _BatchSize = 32,
     jobs: _Jobs = 1,
     lease_seconds: _Lease = 60.0,
+    spares: _Spares = 1,
     trust_model: _Trust = False,
 ) -> None:
     """Examine and benchmark what an arena has taken, in this process and on this machine.
@@ -107,7 +112,7 @@ def worker_command(
     line of JSON when it works; runs until SIGTERM or Ctrl-C, and what it leaves is taken over by another worker.
     """
     config = _config(home, competitions, netuid, exam_accuracy, slots, pushes, max_upload_mib)
-    rules = WorkerRules(processes, batch_size, trust_model, jobs, lease_seconds)
+    rules = WorkerRules(processes, batch_size, trust_model, jobs, lease_seconds, spares)
     settings = home_settings(home, chain_endpoint=chain_endpoint)
     _begin()
     leave(asyncio.run(_work(settings, config, rules, name, wallet_name, wallet_hotkey)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gas.chain.base import Chain
     from gas.chain.keys import KeySigner
     from gas.config import HomeSettings
+    from gas.sandbox.spares import Spares
     from gas.storage.database import Database
     from gas.storage.jobs import DurableJobs
 
@@ -44,6 +45,7 @@ class WorkerRules:
         trust_model: Go on where nothing isolates.
         jobs: Evaluations side by side.
         lease_seconds: After how long without a heart beat a worker counts as dead.
+        spares: Confined processes that wait for the next model.
     """
 
     processes: int | None
@@ -51,6 +53,7 @@ class WorkerRules:
     trust_model: bool
     jobs: int = 1
     lease_seconds: float = 60.0
+    spares: int = 1
 
 
 @contextmanager
@@ -92,12 +95,14 @@ class Crew:
         foreman: Looks around.
         stopping: Set to make everybody leave.
         broken: Whether the foreman fell.
+        spares: What waits for the next model, if anything does.
     """
 
     jobs: DurableJobs
     foreman: Foreman
     stopping: threading.Event
     broken: bool = False
+    spares: Spares | None = None
     _thread: threading.Thread | None = field(default=None, init=False)
 
     def start(self, on_broken: Any) -> None:
@@ -115,6 +120,8 @@ class Crew:
         self.foreman.loop.run(self.foreman.chain.close())
         self.foreman.loop.close()
         self.jobs.stop()
+        if self.spares is not None:
+            self.spares.close()
 
     def _run(self, on_broken: Any) -> None:
         import structlog
@@ -166,6 +173,7 @@ def build_crew(
     from gas.bench.engine import RunConfig
     from gas.clock import RandomIds, SystemClock
     from gas.sandbox import Tier, best_sandbox
+    from gas.sandbox.spares import Spares
     from gas.storage.jobs import DurableJobs, JobsConfig
 
     clock, stopping = SystemClock(), threading.Event()
@@ -174,9 +182,11 @@ def build_crew(
     jobs = DurableJobs(
         database, JobsConfig(url, {QUEUE: rules.jobs}, lease_seconds=rules.lease_seconds), clock, RandomIds()
     )
+    best = best_sandbox(weakest)
+    spares = Spares(best, most=rules.spares, folder=work) if rules.spares else None
     evaluator = BenchEvaluator(
         blobs=submissions.blobs,
-        sandbox=best_sandbox(weakest),
+        sandbox=spares or best,
         prepare=desk.prepare,
         config=RunConfig(nonce="0" * 16, batch_size=rules.batch_size, processes=rules.processes, min_tier=weakest),
         work=work / "runs",
@@ -189,7 +199,7 @@ def build_crew(
         database, submissions.blobs, evaluator, config, clock, signer, jobs, work / "packages", stopping
     )
     foreman = Foreman(database, chain, asyncio.Runner(), submissions, job, jobs, config, clock)
-    return Crew(jobs, foreman, stopping)
+    return Crew(jobs, foreman, stopping, spares=spares)
 
 
 def leave(status: int) -> None:

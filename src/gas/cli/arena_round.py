@@ -39,12 +39,9 @@ def competitions_of(home: Path, file: Path | None) -> Competitions | None:
     Raises:
         ConfigurationError: As :func:`gas.arena.competitions.read_competitions`.
     """
-    from gas.arena.competitions import read_competitions
+    from gas.arena.competitions import competitions_of as read
 
-    own = home / "competitions.yaml"
-    if file is None and not own.exists():
-        return None
-    return read_competitions(file or own)
+    return read(home, file)
 
 
 def competitions_command(home: _Home = Path(".gas"), file: CompetitionsFile = None, as_json: _Json = False) -> None:
@@ -202,6 +199,11 @@ def status_command(
             print(f"  {place['rank']:3} {place['name']:24} {_score(place['score'])}  {place['hotkey']}")
         for one in row["flagged"]:
             print(f"  look-alike: {one['name']} answers as {one['submission']} does, correlation {one['correlation']}")
+        for one in row["near_weights"]:
+            print(
+                f"  look-alike: {one['name']} ({one['state']}) has weights at a distance of {one['distance']:.4f} from "
+                f"{one['nearest']}; {one['tensors_apart']} of {one['tensors']} tensors are its own"
+            )
     if not found:
         print("No round is open. Open one: gascli arena round open COMPETITION")
 
@@ -296,6 +298,7 @@ async def _registered(settings: HomeSettings, wallet: str, hotkey: str, netuid: 
 def _status(database: Database, competition: Competition) -> dict[str, Any] | None:
     from sqlalchemy import select
 
+    from gas.arena.likeness import near_weights
     from gas.arena.rounds import standings
     from gas.storage.tables import RoundRow, RunRow, SubmissionRow
 
@@ -306,14 +309,15 @@ def _status(database: Database, competition: Competition) -> dict[str, Any] | No
     with database.read() as session:
         row = session.get_one(RoundRow, round_id)
         states: dict[str, int] = {}
-        for state in session.scalars(
-            select(SubmissionRow.state).where(
+        handed_in = session.scalars(
+            select(SubmissionRow).where(
                 SubmissionRow.modality == row.modality,
                 SubmissionRow.vertical == row.vertical,
                 SubmissionRow.created_at >= row.opened_at,
             )
-        ):
-            states[state] = states.get(state, 0) + 1
+        ).all()
+        for submission in handed_in:
+            states[submission.state] = states.get(submission.state, 0) + 1
         runs = session.execute(
             select(RunRow, SubmissionRow)
             .join(SubmissionRow, SubmissionRow.id == RunRow.submission_id)
@@ -333,6 +337,7 @@ def _status(database: Database, competition: Competition) -> dict[str, Any] | No
                 )
             if resembles := (run.metrics or {}).get("resembles"):
                 flagged.append({"submission_id": submission.id, "name": submission.name, **resembles})
+        near = near_weights(session, [submission.id for submission in handed_in])
         table = [
             {"rank": s.rank, "name": s.name, "hotkey": s.hotkey, "score": s.score, "duplicate_of": s.duplicate_of}
             for s in standings(session, round_id)
@@ -345,6 +350,13 @@ def _status(database: Database, competition: Competition) -> dict[str, Any] | No
             "running": running,
             "standings": table,
             "flagged": flagged,
+            "near_weights": [
+                {"submission_id": one.id, "name": one.name, "hotkey": one.hotkey, "state": one.state}
+                | near[one.id].as_dict()
+                | {"nearest": near[one.id].submission_id}
+                for one in handed_in
+                if one.id in near
+            ],
         }
 
 

@@ -1,4 +1,4 @@
-"""``gascli d bench``: one package on one frozen round, on this machine, in the sandbox."""
+"""``gascli d bench``: ``gasbench run`` with its options, or one package on one frozen round; here, in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-def bench(
+def _on_round(
     package: Annotated[Path, typer.Argument(help="A package: its zip, or the folder with its files.")],
     round_folder: Annotated[Path, typer.Option("--round", help="Folder of a frozen round.")],
     blobs: Annotated[
@@ -142,3 +142,35 @@ def _result(checked: Package, frozen: Round, run: RunResult, metrics: RunMetrics
         "records_sha256": records_sha256(run.records),
         "timings": run.timings.as_dict(),
     }
+
+
+class _Bench(typer.Typer):
+    """Two commands under one name: ``--round`` says which is meant."""
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        words = [str(word) for word in more.pop("args", None) or ()]
+        if any(word.split("=")[0] == "--round" for word in words):
+            return super().__call__(*args, args=words, **more)
+        return _gasbench()(args=_with_modality(words), **more)
+
+
+def _gasbench() -> typer.Typer:
+    from gas.cli.gasbench_run import run_command
+
+    app = typer.Typer(add_completion=False)
+    app.command("bench", epilog="With PACKAGE and --round FOLDER: on a frozen round, as the arena would.")(run_command)
+    return app
+
+
+def _with_modality(words: list[str]) -> list[str]:
+    """A package that stands first is the model of its own modality."""
+    from gas.submissions.check import check
+
+    if not words or words[0].startswith("-"):
+        return words
+    modality = check(Path(words[0])).require().modality
+    return [f"--{modality}-model", *words]
+
+
+bench: typer.Typer = _Bench(add_completion=False)
+bench.command("bench")(_on_round)

@@ -17,13 +17,19 @@ def sandbox_report() -> list[dict[str, object]]:
 
     found = probe()
     report: list[dict[str, object]] = [
-        {"name": tier.name, "ok": False, "detail": found.reasons.get(tier, "Not tried."), "hint": found.advice}
+        {
+            "name": tier.name,
+            "ok": False,
+            "detail": found.reasons.get(tier, "Not tried."),
+            "hint": found.remedies.get(tier, ""),
+        }
         for tier in sorted(Tier, reverse=True)
         if tier > found.tier
     ]
     detail = {
         Tier.PLAIN: "Models run as ordinary processes; only your own may run here (--trust-model).",
-        Tier.NAMESPACES: "Models run in name spaces of their own.",
+        Tier.NAMESPACES: "Strangers' models run in name spaces of our own making.",
+        Tier.NAMESPACES_CGROUP: "Strangers' models run in name spaces of our own making and control groups.",
         Tier.BUBBLEWRAP: f"Strangers' models run in bubblewrap ({found.executable}).",
         Tier.BUBBLEWRAP_CGROUP: f"Strangers' models run in bubblewrap ({found.executable}) and control groups.",
     }[found.tier]

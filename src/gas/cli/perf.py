@@ -127,12 +127,21 @@ async def _session(wallet: str, hotkey: str, home: Path, arena: str) -> AsyncIte
 
 
 def _show(found: Mapping[str, Any]) -> None:
+    from gas.cli.push import push_lines
+
     print(f"{found.get('name') or found['model_id']}  {found['model_id']}  {found['modality']}  {found['state']}")
     for reason in found.get("reasons") or ():
         where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
         print(f"  {where}{reason['message']} [{reason['code']}]")
     if found.get("error"):
         print(f"  our fault: {found['error'].get('message')} The slot is free again; push once more.")
+    for line in push_lines(found):
+        print(f"  {line}")
+    if near := found.get("near_weights"):
+        print(
+            f"  look-alike: weights at a distance of {near['distance']:.4f} from {near['submission']} of another "
+            f"hotkey; {near['tensors_apart']} of {near['tensors']} tensors are your own"
+        )
     for run in found.get("runs") or ():
         metrics = run.get("metrics") or {}
         print(f"  {run['kind']}: {run['state']}{_scores(metrics)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ import typer
 from gas.cli.endpoint import ChainEndpoint
 from gas.types import Modality, Vertical
 
-__all__ = ["homes_arena", "push", "status"]
+__all__ = ["homes_arena", "push", "push_lines", "status"]
 
 _MODEL = "Package (zip or folder) of {} detector."
 
@@ -91,10 +91,25 @@ def status(
     for reason in found.get("reasons") or ():
         where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
         print(f"  {where}{reason['message']} [{reason['code']}]")
+    for line in push_lines(found):
+        print(f"  {line}")
     for run in found.get("runs") or ():
         metrics = run.get("metrics") or {}
         score, accuracy = metrics.get("sn34_score"), metrics.get("accuracy")
         print(f"  {run['kind']}: {run['state']}, accuracy {accuracy}, sn34 {score}")
+
+
+def push_lines(found: Mapping[str, Any]) -> list[str]:
+    """What there is to say of the push that a model belongs to; nothing for one that was pushed alone."""
+    push = found.get("push")
+    if not isinstance(push, dict) or "exams" not in push:
+        return []
+    exams = ", ".join(f"{modality} {accuracy:.1%}" for modality, accuracy in push["exams"].items()) or "none yet"
+    if push.get("waiting_for"):
+        return [f"pushed with others; exams so far: {exams}; waiting for {', '.join(push['waiting_for'])}"]
+    if push.get("accuracy") is None:
+        return []
+    return [f"exams of the push: {exams}; on average {push['accuracy']:.1%}, {push['needed']:.0%} needed"]
 
 
 async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str, arena_hotkey: str) -> dict[str, Any]:
@@ -132,6 +147,16 @@ def homes_arena(wallets: Path) -> str:
         ) from error
 
 
+def _zipped(path: Path, target: Path) -> Path:
+    """The zip of a package."""
+    from gas.submissions.pack import pack
+
+    if path.is_dir():
+        pack(path, target)
+        return target
+    return path
+
+
 @contextmanager
 def _upload_bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar of bytes that appears with the first piece."""
@@ -163,14 +188,14 @@ async def _push(
 
     import httpx
 
+    from gas.arena.push import commitment_seen, label_push, submission_status
     from gas.arena.push import push as push_package
-    from gas.arena.push import submission_status
     from gas.chain.keys import load_hotkey
     from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import RandomIds, SystemClock
     from gas.errors import ChainUnreachable, RateLimited
     from gas.protocol.client import PeerUnreachable, SignedClient
-    from gas.submissions.pack import pack
+    from gas.submissions.check import check
 
     settings, clock = home_settings(home, chain_endpoint=endpoint), SystemClock()
     signer = load_hotkey(settings.wallets_path, wallet, hotkey)
@@ -181,11 +206,14 @@ async def _push(
         with tempfile.TemporaryDirectory(prefix="gas-push-") as scratch:
             async with httpx.AsyncClient(timeout=600) as http:
                 client = SignedClient(signer, http, clock, RandomIds())
-                for modality, path in packages.items():
-                    file = path
-                    if path.is_dir():
-                        file = Path(scratch) / f"{modality}.zip"
-                        pack(path, file)
+                zips = {kind: _zipped(path, Path(scratch) / f"{kind}.zip") for kind, path in packages.items()}
+                for modality, file in zips.items():
+                    # All are checked before the first is handed in: one that is refused would let the others wait.
+                    if not quiet:
+                        print(f"{modality}: checking the package")
+                    check(file, modality=modality).require()
+                label = None
+                for modality, file in zips.items():
 
                     def say(step: str, modality: Modality = modality) -> None:
                         if not quiet:
@@ -194,6 +222,11 @@ async def _push(
                     with _upload_bar(not quiet) as report:
                         for attempt in range(retries + 1):
                             try:
+                                if label is None:
+                                    label = await label_push(
+                                        zips, vertical, url=url.rstrip("/"), arena_hotkey=arena, client=client
+                                    )
+                                own = label if label is not None and modality in label.modalities else None
                                 pushed = await push_package(
                                     file,
                                     modality,
@@ -204,6 +237,8 @@ async def _push(
                                     netuid=netuid,
                                     client=client,
                                     chain=chain,
+                                    label=own,
+                                    checked=True,
                                     on_step=say,
                                     on_upload=report,
                                 )
@@ -214,6 +249,16 @@ async def _push(
                                 say(f"{error} Trying again in {retry_delay:g} s.")
                                 await asyncio.sleep(retry_delay)
                     model_id = pushed.receipt.model_id
+                    say("waiting for the arena to read the commitment")
+                    seen = await commitment_seen(client, url.rstrip("/"), arena, model_id)
+                    if not seen and modality != list(zips)[-1]:
+                        raise PeerUnreachable(
+                            "The arena has not read the commitment in a minute, and the next one would replace it.",
+                            code="commitment_unread",
+                            hint="Is a worker at work there? Push again later: the same command goes on from here.",
+                        )
+                    if not seen:
+                        say("the arena has not read it yet; it does when a worker is at work there")
                     found = await submission_status(client, url.rstrip("/"), arena, model_id)
                     say(f"committed in block {pushed.block}; model {model_id} is {found['state']}")
                     if found.get("reasons"):
@@ -226,6 +271,7 @@ async def _push(
                             "key": pushed.receipt.key,
                             "sha256": pushed.receipt.sha256,
                             "created": pushed.created,
+                            "push_id": own.push_id if own is not None else None,
                             "block": pushed.block,
                         }
                     )

@@ -37,7 +37,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=2, max=256, help="Media in a step.")] = 16,
     rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Largest learning rate.")] = 3e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch computes with.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch computes with.")] = 1,
     home: Annotated[Path | None, typer.Option(envvar="GAS_HOME", help="Home with the data; .gas by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -158,7 +158,8 @@ def _examples(
     shape = package.preprocessing
     options = NormalOptions(
         frames=max(24, shape.num_frames or 0),
-        seconds=min(6.0, shape.duration_seconds or 2.0) if package.modality == "audio" else 2.0,
+        # As long as a round shows them by default: what is longer would be learnt on, and never be asked.
+        seconds=min(2.0, shape.duration_seconds or 2.0),
         poorest_rate=poorest_rate(plan, store),
     )
     target = Target(package.modality, package.input_shape, package.input_dtype, shape.sample_rate or shape.frame_rate)

@@ -64,7 +64,10 @@ def weights(
     chain_endpoint: ChainEndpoint = None,
     profile: Annotated[str, typer.Option(help="Emission profile: gas, live, serving or full.")] = "gas",
     competitions: Annotated[
-        Path | None, typer.Option(help="The arena's competitions (YAML), where verticals share a modality's pay.")
+        Path | None,
+        typer.Option(
+            help="The arena's competitions (YAML), where verticals share a modality's pay; the home's by default."
+        ),
     ] = None,
     explain_uid: Annotated[
         int | None, typer.Option("--explain", min=0, max=65535, help="Take the weight of this uid apart.")
@@ -226,7 +229,7 @@ def _weighed(
 ) -> tuple[Reckoning, dict[str, Any] | None]:
     import asyncio
 
-    from gas.arena.competitions import default_competitions, read_competitions
+    from gas.arena.competitions import competitions_of, default_competitions
     from gas.chain.keys import load_hotkey
     from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import SystemClock
@@ -240,7 +243,7 @@ def _weighed(
         raise ConfigurationError(
             f"There is no emission profile {profile_name!r}.", hint=f"Known: {', '.join(EMISSION_PROFILES)}."
         )
-    rules = PayRules(competitions=read_competitions(competitions) if competitions else default_competitions())
+    rules = PayRules(competitions=competitions_of(home, competitions) or default_competitions())
     settings, clock = home_settings(home, netuid=netuid, chain_endpoint=endpoint), SystemClock()
     database, validator = _open(home, wallet, hotkey)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["logs", "restart", "serve", "start", "status", "stop"]
 
 _READY_SECONDS: Final = 60.0
+_ALIVE_SECONDS: Final = 45.0
 _LEDGER_WAIT: Final = 0.1
 _EnvFile = Annotated[
     Path | None, typer.Option("--env-file", help="Settings; .env.validator in this folder by default.")
@@ -86,18 +87,24 @@ def status(env_file: _EnvFile = None, service: _Service = None, json_output: _Js
 
     settings, file = _settings(env_file)
     found = {name: _supervised(name, settings, file).status() for name in _names(service)}
-    facts = _facts(settings, SystemClock().time())
+    now = SystemClock().time()
+    facts = _facts(settings, now)
     beats = facts.pop("heartbeats", {})
-    told = {name: {**asdict(one), "heartbeat": beats.get(name)} for name, one in found.items()}
+    elsewhere = {name for name, one in found.items() if _lives_elsewhere(one, beats.get(name), now)}
+    told = {
+        name: {**asdict(one), "elsewhere": name in elsewhere, "heartbeat": beats.get(name)}
+        for name, one in found.items()
+    }
     lines = []
     for name, one in found.items():
         beat = beats.get(name)
         said = ", ".join(f"{key} {value}" for key, value in (beat or {}).get("facts", {}).items())
         life = f"lived {beat['seconds_ago']:.0f} s ago" + (f" ({said})" if said else "") if beat else "no heartbeat yet"
-        lines.append(f"{name:15}{one.sentence()}; {life}")
+        state = "run by another manager" if name in elsewhere else one.sentence()
+        lines.append(f"{name:15}{state}; {life}")
     lines += [f"{name:15}{_row(value)}" for name, value in facts.items()]
     _print({"services": told, **facts}, lines, json_output)
-    if not all(one.running for one in found.values()):
+    if not all(one.running or name in elsewhere for name, one in found.items()):
         raise SystemExit(1)
 
 
@@ -224,6 +231,13 @@ def _facts(settings: ValidatorSettings, now: float) -> dict[str, Any]:
     media = {f"{source} {state}": count for (source, state), count in found.media.items()}
     backlog = {"deliveries": found.backlog, "oldest_seconds": round(found.oldest_seconds, 1)}
     return {"challenges": found.challenges, "backlog": backlog, "media": media, "heartbeats": beats}
+
+
+def _lives_elsewhere(one: SupervisedStatus, beat: dict[str, Any] | None, now: float) -> bool:
+    """Whether a service that was not started here, or was stopped here, has lived since: under pm2, say."""
+    if one.running or beat is None or beat["seconds_ago"] > _ALIVE_SECONDS:
+        return False
+    return bool(now - beat["seconds_ago"] > (one.since or 0.0))
 
 
 def _row(values: dict[str, Any]) -> str:

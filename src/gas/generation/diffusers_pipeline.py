@@ -106,7 +106,9 @@ class DiffusersPipeline:
         if role.needs_source:
             if first.source is None:
                 raise RequestRefused("This model needs a picture to start from.", status=422, code="needs_source")
-            canvas = open_source(first.source, self._most_pixels(role))
+            # Around a mask the picture is delivered as it came, however small the part is that the model can paint.
+            whole = first.source.mask is not None and not role.is_video
+            canvas = open_source(first.source, None if whole else self._most_pixels(role))
             return [self._change(role, first, wishes, canvas)]
         width, height = self._size(role, wishes)
         made = self._call(role, tasks, wishes, width, height, {})
@@ -143,12 +145,13 @@ class DiffusersPipeline:
         height, width = canvas.pixels.shape[:2]
         if role is Role.IMAGE_TO_VIDEO and (wishes.size or wishes.tier_size):
             width, height = self._size(role, wishes)
-        wide, high = _rounded(width), _rounded(height)
+        factor = min(1.0, math.sqrt(self._most_pixels(role) / (width * height)))
+        wide, high = _rounded(max(_STEP, int(width * factor))), _rounded(max(_STEP, int(height * factor)))
         inputs: dict[str, object] = {"image": Image.fromarray(resized(canvas.pixels, wide, high))}
         if role is Role.INPAINTING:
             mask = np.ones((1, 1), np.uint8) if canvas.mask is None else canvas.mask
             inputs["mask_image"] = Image.fromarray(mask * np.uint8(255)).resize((wide, high), Image.Resampling.NEAREST)
-        painted = self._call(role, [task], wishes, width, height, inputs)[0]
+        painted = self._call(role, [task], wishes, wide, high, inputs)[0]
         frames = [resized(frame, width, height) for frame in painted]
         if role is Role.IMAGE_TO_VIDEO:
             return self._encode(role, frames, wishes, MediaType.SEMISYNTHETIC, None)

@@ -27,7 +27,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ _Array: TypeAlias = NDArray[Any]
 _MAX_HEADER: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 20
 _START_SECONDS: Final = 60.0
+_MOST_KEPT: Final = 16 << 20
 _DTYPES: Final[dict[object, np.dtype[Any]]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype("<f4")}
 _CODES: Final = frozenset({"unsupported", "undecodable", "too_large", "too_slow", "too_much_memory"})
 
@@ -60,11 +61,17 @@ class GuardedDecoder:
         media_per_worker: After so many a child is replaced, so that no leak of a library adds up.
         clock: The machine's own when left out.
 
+    A subclass may name another module for its children, which does more for it, and the codes with which that refuses
+    media. A medium that is asked about twice in a row is sent to a child once.
+
     Every method raises:
         MediaRejected: What the function of the same name raises, and ``too_slow``, ``too_much_memory`` or
             ``decoder_crashed``.
         InfrastructureError: No child can be started, or the decoder is closed.
     """
+
+    child: ClassVar[str] = "gas.media.guard_child"
+    codes: ClassVar[frozenset[str]] = _CODES
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class GuardedDecoder:
         self._limits = limits
         self._media_per_worker = media_per_worker
         self._clock = clock
+        self._setup: _Json = {"limits": asdict(limits)}
         self._closed = threading.Event()
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._count = workers
@@ -159,7 +167,7 @@ class GuardedDecoder:
                     worker.stop()
                     worker = None
                 if worker is None:
-                    worker = _Worker(self._limits, self._clock)
+                    worker = _Worker(self.child, self._setup, self.codes, self._limits, self._clock)
                 answer = worker.ask(name, options, data, count)
             except _Died as death:
                 # What an earlier medium left behind must not be blamed on this one.
@@ -185,8 +193,8 @@ class _Died(Exception):
         self.again = again
 
 
-def _command() -> list[str]:
-    return [sys.executable, "-P", "-m", "gas.media.guard_child"]
+def _command(module: str) -> list[str]:
+    return [sys.executable, "-P", "-m", module]
 
 
 def _environment() -> dict[str, str]:
@@ -206,14 +214,18 @@ def _environment() -> dict[str, str]:
 class _Worker:
     """One child and the pipes to it."""
 
-    def __init__(self, limits: MediaLimits, clock: Clock | None) -> None:
+    def __init__(
+        self, module: str, setup: _Json, codes: frozenset[str], limits: MediaLimits, clock: Clock | None
+    ) -> None:
         self._limits = limits
         self._clock = clock
+        self._codes = codes
+        self._kept: bytes | None = None
         self.served = 0
         self.busy = False
         try:
             self._process = subprocess.Popen(
-                _command(),
+                _command(module),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -232,7 +244,7 @@ class _Worker:
         ready = False
         try:
             deadline = Deadline(_START_SECONDS, clock)
-            self._send({"limits": asdict(limits)}, b"", deadline)
+            self._send(setup, b"", deadline)
             self._receive_header(deadline)
             ready = True
         except (_Late, _Nonsense, EOFError, OSError) as error:
@@ -265,10 +277,15 @@ class _Worker:
         self.busy = True
         deadline = Deadline(self._limits.max_decode_seconds, self._clock)
         try:
-            self._send({"name": name, "options": options, "size": len(data)}, data, deadline)
+            kept = data is self._kept
+            self._send(
+                {"name": name, "options": options, "size": len(data), "kept": kept}, b"" if kept else data, deadline
+            )
+            # The child has it as well; larger ones are worth their room more than another sending.
+            self._kept = data if len(data) <= _MOST_KEPT else None
             header = self._receive_header(deadline)
             if "code" in header:
-                refusal = _refusal(header)
+                refusal = _refusal(header, self._codes)
                 self.busy = False
                 raise refusal
             arrays = self._receive_arrays(header.get("arrays"), count, deadline)
@@ -366,9 +383,9 @@ def _widen(pipe: int) -> None:
         return
 
 
-def _refusal(header: _Json) -> MediaRejected:
+def _refusal(header: _Json, codes: frozenset[str]) -> MediaRejected:
     code, message = header["code"], str(header.get("message"))[:500]
-    if not isinstance(code, str) or code not in _CODES:
+    if not isinstance(code, str) or code not in codes:
         raise _Nonsense
     return MediaRejected(message, code=code)
 

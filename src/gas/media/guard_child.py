@@ -23,16 +23,24 @@ from gas.errors import MediaRejected
 from gas.media import audio, image, probe, video
 from gas.media.limits import MediaLimits
 
-__all__ = ["serve"]
+__all__ = ["Answers", "More", "serve"]
 
 _Json: TypeAlias = "dict[str, object]"
 _Array: TypeAlias = NDArray[Any]
 
+Answers: TypeAlias = "Callable[..., tuple[list[_Array], _Json]]"
+"""From a medium's bytes and named options to arrays and a JSON object."""
+More: TypeAlias = "Callable[[MediaLimits, _Json], dict[str, Answers]]"
+
 _PIPE_BYTES: Final = 1 << 20
 
 
-def serve() -> None:
-    """The child: decode what comes in by standard input until it is closed, answer by standard output."""
+def serve(more: More | None = None) -> None:
+    """The child: decode what comes in by standard input until it is closed, answer by standard output.
+
+    Args:
+        more: Makes what else this child answers to, from its limits and from what its parent sends first.
+    """
     source, target = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
@@ -43,11 +51,13 @@ def serve() -> None:
     limits = MediaLimits(**first["limits"])
     # The child's own deadline comes before the parent's, which costs the child.
     limits = replace(limits, max_decode_seconds=0.9 * limits.max_decode_seconds)
-    decoders = _decoders(limits)
+    decoders = _decoders(limits) | (more(limits, first) if more else {})
+    data = b""
     _confine(limits)
     _write(target, {"ready": True}, [])
     while (header := _read_header(source)) is not None:
-        data = _read(source, header["size"])
+        if not header.get("kept"):
+            data = _read(source, header["size"])
         spent = sum(os.times()[:2])
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(spent + limits.max_decode_seconds) + 1, hard))
@@ -62,7 +72,7 @@ def serve() -> None:
             _write(target, {"arrays": kinds, "value": value}, arrays)
 
 
-def _decoders(limits: MediaLimits) -> dict[str, Callable[..., tuple[list[_Array], _Json]]]:
+def _decoders(limits: MediaLimits) -> dict[str, Answers]:
     Image.init()
     cv2.setNumThreads(1)
 

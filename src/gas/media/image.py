@@ -26,6 +26,7 @@ from PIL import ExifTags, Image
 from gas.errors import MediaRejected
 from gas.media.jpeg import Scratch, count_scans, decode_jpeg, plain_header
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
+from gas.media.png import decode_png
 
 __all__ = [
     "IMAGE_MIMES",
@@ -345,6 +346,10 @@ def _decode(
         pixels = decode_jpeg(data, padded=padded, room=room)
         if pixels is not None:
             return pixels
+    else:
+        plain = decode_png(data, limits)
+        if plain is not None:
+            return plain
     with _open(data, limits) as image:
         orientation = _orientation(image)
         fast = decode_jpeg(data, padded=padded) if image.format == "JPEG" and image.mode in ("RGB", "L") else None

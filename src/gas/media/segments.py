@@ -16,12 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SEGMENTS", "SEGMENT_BYTES", "Segments", "agreement", "find_segments", "mirrored"]
+__all__ = ["NEAR_BITS", "SEGMENTS", "SEGMENT_BYTES", "Segments", "agreement", "find_segments", "mirrored"]
 
 SEGMENTS: Final = 32
 """At most so many segments a picture."""
 SEGMENT_BYTES: Final = 16
 """Of one segment's hash."""
+NEAR_BITS: Final = 28
+"""Segments whose hashes differ in at most so many of 128 bits are like."""
 
 _SIDE: Final = 128
 _LONGEST: Final = 512
@@ -30,7 +32,6 @@ _LOW: Final = 16
 _REACH: Final = 14 / 6
 _CANDIDATES: Final = 200
 _APART: Final = 0.75
-_NEAR_BITS: Final = 28
 _TURN: Final = 0.35
 _SCALE: Final = 0.3
 _SHIFT: Final = 6.0
@@ -119,7 +120,7 @@ def mirrored(segments: Segments) -> Segments:
     return Segments(segments.hashes ^ odd, places)
 
 
-def agreement(one: Segments, other: Segments, near_bits: int = _NEAR_BITS) -> int:
+def agreement(one: Segments, other: Segments, near_bits: int = NEAR_BITS) -> int:
     """How many pairs of like segments agree on one shift, turn and scale of one picture over the other.
 
     Args:

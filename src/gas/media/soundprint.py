@@ -13,7 +13,7 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-__all__ = ["WORDS_A_SECOND", "overlap", "sound_words"]
+__all__ = ["SHORTEST", "WORDS_A_SECOND", "overlap", "sound_words"]
 
 _RATE: Final = 5000
 _FRAME: Final = 1856
@@ -22,9 +22,10 @@ _BANDS: Final = 33
 _LOWEST: Final = 300.0
 _HIGHEST: Final = 2000.0
 _QUIET: Final = 1e-3
-_SHORTEST: Final = 24
 _TRIES: Final = 24
 
+SHORTEST: Final = 24
+"""Over so few words nothing is said of two sounds."""
 WORDS_A_SECOND: Final = _RATE / _HOP
 """Words of a fingerprint per second of sound, about 43."""
 
@@ -86,7 +87,7 @@ def overlap(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> tuple[float, 
         a = a[: len(b)]
         told = (a != 0) & (b != 0)
         count = int(told.sum())
-        if count >= _SHORTEST:
+        if count >= SHORTEST:
             rate = float(np.bitwise_count(a[told] ^ b[told]).mean() / 32)
             if rate < best[0]:
                 best = (rate, count)

@@ -5,7 +5,9 @@ A modality is a decoder and a shape; :class:`Target` says which shape a model as
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -89,13 +91,21 @@ def _image(
     out: NDArray[np.generic] | None,
     scratch: Scratch | None,
 ) -> NDArray[np.generic]:
-    from gas.media.image import decode_image, load_image, preprocess_image
-    from gas.media.transforms import sharing_chain
-
     size = (target.shape[1], target.shape[2])
     if robust:
+        from gas.media.image import decode_image, preprocess_image
+        from gas.media.transforms import sharing_chain
+
         return preprocess_image(sharing_chain(decode_image(data, limits)), size)
-    return load_image(data, size, limits, out, scratch)  # type: ignore[arg-type]
+    return _load_image()(data, size, limits, out, scratch)
+
+
+@cache
+def _load_image() -> Callable[..., NDArray[np.uint8]]:
+    # Even the statement of an import that has been done costs what a hundredth of a picture does.
+    from gas.media.image import load_image
+
+    return load_image
 
 
 def _video(data: bytes, target: Target, robust: bool, limits: MediaLimits) -> NDArray[np.generic]:

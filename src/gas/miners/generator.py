@@ -25,7 +25,7 @@ from gas.miners.states import Task, TaskState
 from gas.miners.tasks import TaskStore
 from gas.miners.webhooks import Resolve, check_webhook, check_webhook_host, resolve_host
 from gas.miners.worker import GeneratorWorker
-from gas.protocol.messages import MinerInfo, MinerType, TaskAccepted, TaskStatus
+from gas.protocol.messages import EDITS, MinerInfo, MinerType, TaskAccepted, TaskStatus
 from gas.protocol.messages import TaskState as WireState
 from gas.protocol.server import EpistulaGate, error_response, install_error_handler
 from gas.types import Modality
@@ -197,12 +197,15 @@ def create_app(
     @app.get("/miner_info")
     async def miner_info(request: Request) -> MinerInfo:
         await gate.receive(request, limit=0)
+        named = {modality.value: service.name for modality, service in sorted(services.items())}
+        if Modality.IMAGE in services and services[Modality.IMAGE].edits:
+            named[EDITS] = services[Modality.IMAGE].name
         return MinerInfo(
             miner_type=MinerType.GENERATOR,
             uid=uid,
             hotkey=hotkey,
             modalities=sorted(services),
-            services={modality.value: service.name for modality, service in sorted(services.items())},
+            services=named,
             version=__version__,
         )
 

@@ -18,6 +18,7 @@ from gas.errors import RequestRefused
 from gas.types import Modality, Vertical
 
 __all__ = [
+    "EDITS",
     "MAX_COMMITMENT_BYTES",
     "CommitmentPayload",
     "ErrorBody",
@@ -35,6 +36,9 @@ __all__ = [
     "TaskStatus",
     "parse_message",
 ]
+
+EDITS: Final = "mod_image"
+"""Name, among the services of a :class:`MinerInfo`, of a miner's that changes pictures; and of the call."""
 
 MAX_COMMITMENT_BYTES: Final = 128
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
@@ -129,7 +133,7 @@ class MinerType(StrEnum):
 
 
 class MinerInfo(_Message):
-    """Answer of ``GET /miner_info``."""
+    """Answer of ``GET /miner_info``; ``services`` has :data:`EDITS` where pictures are changed too."""
 
     miner_type: MinerType
     uid: int | None = Field(default=None, ge=0, le=65535)

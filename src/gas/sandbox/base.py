@@ -6,7 +6,7 @@ Who may fail: :class:`gas.errors.SandboxUnavailable` is ours (no isolation could
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "ModelSession", "ModelSpec", "Sandbox", "Tier"]
+__all__ = ["DEFAULT_LIMITS", "Environment", "Limits", "ModelSession", "ModelSpec", "Sandbox", "Tier"]
 
 
 class Tier(IntEnum):
@@ -23,10 +23,12 @@ class Tier(IntEnum):
     PLAIN = 0
     """An ordinary process: only for one's own model (``--trust-model``)."""
     NAMESPACES = 1
-    """Own name spaces, pivot_root, Landlock, seccomp, limits."""
-    BUBBLEWRAP = 2
+    """Own name spaces, pivot_root, Landlock, two seccomp filters, limits."""
+    NAMESPACES_CGROUP = 2
+    """The same inside a control group of its own."""
+    BUBBLEWRAP = 3
     """bubblewrap, Landlock, two seccomp filters, limits."""
-    BUBBLEWRAP_CGROUP = 3
+    BUBBLEWRAP_CGROUP = 4
     """The same inside a control group of its own."""
 
 
@@ -44,8 +46,8 @@ class Limits:
         tmp_bytes: Size of its private /tmp, and of its private /dev/shm.
         load_seconds: Wall clock for loading the model, counted from the moment at which our own part is ready.
         batch_seconds: Wall clock for one batch.
-        tmp_files: Files, folders and links in either of the two; looked at a few times a second, so that it can be
-            overdrawn for a moment.
+        tmp_files: Files, folders and links in either of the two; under bubblewrap looked at a few times a second, so
+            that it can be overdrawn for a moment.
     """
 
     memory_bytes: int = 6 * 2**30
@@ -91,6 +93,33 @@ class ModelSpec:
     params: dict[str, object] = field(default_factory=dict)
     input_rate: float | None = None
     device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What of a sandbox is settled before it is given a package; for two packages with equal ones, any of two will do.
+
+    Attributes:
+        format: ``"onnx"`` or ``"safetensors"``: which libraries are imported.
+        limits: What the tree may use. The wall clocks are the parent's and don't count here: they are the default's.
+        threads: Number of threads to compute with.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    format: str
+    limits: Limits = DEFAULT_LIMITS
+    threads: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, spec: ModelSpec, limits: Limits = DEFAULT_LIMITS, threads: int = 1) -> Self:
+        """What a package needs."""
+        return cls(spec.format, limits, threads, spec.device)
+
+    def __post_init__(self) -> None:
+        usual = DEFAULT_LIMITS
+        limits = replace(self.limits, load_seconds=usual.load_seconds, batch_seconds=usual.batch_seconds)
+        object.__setattr__(self, "limits", limits)
 
 
 class ModelSession(Protocol):

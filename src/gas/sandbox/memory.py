@@ -49,38 +49,62 @@ def sealed_file(name: str, content: bytes) -> int:
 class InputMemory:
     """Anonymous memory, mapped writable here and sealed so that no other mapping can ever be written.
 
-    The seals are put on after this process has mapped it: FUTURE_WRITE keeps out every later writer, whatever
-    its uid; without SHRINK a model could cut the file and kill the parent by SIGBUS.
+    It is made empty, so that a process can be given its descriptor before anybody knows how large a batch is, and gets
+    its size and its seals by :meth:`allocate`, before that process runs a stranger's code.
 
-    Args:
-        slot_bytes: Size of one batch's place; at least 1.
-        slots: Number of places.
+    Attributes:
+        descriptor: Open for reading; what the model's process gets.
+        size: Bytes; 0 before :meth:`allocate`.
 
     Raises:
         gas.errors.SandboxUnavailable: The kernel refuses.
     """
 
-    def __init__(self, slot_bytes: int, slots: int = 1) -> None:
+    def __init__(self) -> None:
+        self.size = self._slot_bytes = 0
+        self._bytes: NDArray[np.uint8] | None = None
+        self._map: mmap.mmap | None = None
+        self._writable = self.descriptor = -1
+        try:
+            self._writable = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.fchmod(self._writable, 0o444)
+            self.descriptor = os.open(f"/proc/self/fd/{self._writable}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self.close()
+            raise _refused(error) from error
+
+    def allocate(self, slot_bytes: int, slots: int = 1) -> None:
+        """Give it its size, once.
+
+        The seals are put on after this process has mapped it: FUTURE_WRITE keeps out every later writer, whatever
+        its uid; without SHRINK a model could cut the file and kill the parent by SIGBUS.
+
+        Args:
+            slot_bytes: Size of one batch's place; at least 1.
+            slots: Number of places.
+
+        Raises:
+            gas.errors.SandboxUnavailable: The kernel refuses.
+            ValueError: It has its size already, or is closed.
+        """
+        if self._writable < 0:
+            raise ValueError("The session's memory has its size already.")
         size = slot_bytes * slots
         try:
-            descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:
-                # Allocated now, so that no batch pays for the first touch of a page.
-                os.posix_fallocate(descriptor, 0, size)
-                self._map = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
-                fcntl.fcntl(
-                    descriptor,
-                    fcntl.F_ADD_SEALS,
-                    _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
-                )
-                os.fchmod(descriptor, 0o444)
-                self.descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-            finally:
-                os.close(descriptor)
+            # Allocated now, so that no batch pays for the first touch of a page.
+            os.posix_fallocate(self._writable, 0, size)
+            self._map = mmap.mmap(self._writable, size, flags=mmap.MAP_SHARED)
+            fcntl.fcntl(
+                self._writable,
+                fcntl.F_ADD_SEALS,
+                _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
+            )
         except OSError as error:
-            raise SandboxUnavailable(f"The kernel gives no shared memory: {error.strerror}.") from error
+            raise _refused(error) from error
+        os.close(self._writable)
+        self._writable = -1
         self.size, self._slot_bytes = size, slot_bytes
-        self._bytes: NDArray[np.uint8] | None = np.frombuffer(self._map, dtype=np.uint8)
+        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
 
     def write(self, batch: NDArray[np.generic], slot: int = 0) -> None:
         """Copy a batch to the start of a place.
@@ -100,7 +124,15 @@ class InputMemory:
 
     def close(self) -> None:
         """Give the memory back; may be called twice."""
-        if self._bytes is not None:
-            self._bytes = None
+        self._bytes = None
+        if self._map is not None:
             self._map.close()
-            os.close(self.descriptor)
+            self._map = None
+        for descriptor in (self._writable, self.descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._writable = self.descriptor = -1
+
+
+def _refused(error: OSError) -> SandboxUnavailable:
+    return SandboxUnavailable(f"The kernel gives no shared memory: {error.strerror}.")

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from gas.errors import SandboxUnavailable
-from gas.sandbox.base import DEFAULT_LIMITS, Limits, ModelSpec, Tier
+from gas.sandbox.base import DEFAULT_LIMITS, Environment, Limits, ModelSpec, Tier
+from gas.sandbox.opening import Confinement, Launcher, Waiting, open_session, open_waiting
 from gas.sandbox.runtime import BOOT, child_environment, host_site_folders, runner_folder
-from gas.sandbox.session import Confinement, Session, open_session
+from gas.sandbox.session import Session
 from gas.sandbox.tree import Pipes, Tree
 
 __all__ = ["PlainSandbox"]
@@ -35,38 +37,49 @@ class PlainSandbox:
         threads: int = 1,
     ) -> Session:
         """Start a process and load the model in it; see :class:`gas.sandbox.base.Sandbox`."""
-        confinement = Confinement(
-            strict=False,
-            model_folder=str(spec.folder.resolve()),
-            site_folders=tuple(str(folder) for folder in host_site_folders()),
-            parent=os.getpid(),
-            # The limit counts everything that this user runs, so it would hit the wrong ones.
-            limit_processes=False,
-        )
-
-        def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
-            del deadline
-            process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(runner_folder()), str(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=pipes.errors_inside,
-                stderr=pipes.errors_inside,
-                pass_fds=(pipes.requests_inside, pipes.answers_inside, *descriptors),
-                env=child_environment(threads),
-                cwd="/",
-                start_new_session=True,
-            )
-
-            def kill() -> None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-
-            return Tree(process, pipes, kill=kill)
-
         if not spec.folder.is_dir():
             raise SandboxUnavailable(f"There is no folder {spec.folder}.")
         session = open_session(
-            spec, confinement, launch, tier=self.tier, batch_size=batch_size, limits=limits, threads=threads
-        )
+            spec, _confinement(spec.folder), _launcher(threads),
+            tier=self.tier, batch_size=batch_size, limits=limits, threads=threads,
+        )  # fmt: skip
         session.load()
         return session
+
+    def wait(self, environment: Environment, folder: Path) -> Waiting:
+        """Start a process without a package; see :class:`gas.sandbox.opening.Rung`."""
+        return open_waiting(environment, _confinement(folder), _launcher(environment.threads), tier=self.tier)
+
+
+def _confinement(folder: Path) -> Confinement:
+    return Confinement(
+        strict=False,
+        model_folder=str(folder.resolve()),
+        site_folders=tuple(str(site) for site in host_site_folders()),
+        parent=os.getpid(),
+        # The limit counts everything that this user runs, so it would hit the wrong ones.
+        limit_processes=False,
+    )
+
+
+def _launcher(threads: int) -> Launcher:
+    def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
+        del deadline
+        process = subprocess.Popen(
+            [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(runner_folder()), str(settings)],
+            stdin=subprocess.DEVNULL,
+            stdout=pipes.errors_inside,
+            stderr=pipes.errors_inside,
+            pass_fds=(pipes.requests_inside, pipes.answers_inside, *descriptors),
+            env=child_environment(threads),
+            cwd="/",
+            start_new_session=True,
+        )
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        return Tree(process, pipes, kill=kill)
+
+    return launch

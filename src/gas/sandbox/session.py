@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-import os
 import secrets
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -20,177 +16,29 @@ from numpy.typing import NDArray
 from gas.errors import ModelFailed, SandboxUnavailable
 from gas.sandbox.base import Limits, ModelSpec, Tier
 from gas.sandbox.inside import wire
-from gas.sandbox.memory import InputMemory, sealed_file
-from gas.sandbox.tree import Ended, Late, Overdrawn, Pipes, Tree, printable
+from gas.sandbox.memory import InputMemory
+from gas.sandbox.tree import Ended, Late, Overdrawn, Tree, printable
 
-__all__ = ["Confinement", "Session", "open_session"]
-
-_SETUP_SECONDS = 120.0
-"""Wall clock for everything that is ours: name spaces, confinement, imports."""
+__all__ = ["Session"]
 
 _CODES: Final = frozenset({"load_failed", "crashed", "timeout", "out_of_memory", "bad_output", "protocol"})
 _MEMORY_WORDS: Final = ("bad_alloc", "MemoryError", "out of memory", "can't allocate memory")
-
-
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """What a rung asks of the runner.
-
-    Attributes:
-        strict: Landlock, the second seccomp filter, and a refusal to run with root's powers.
-        uid: User (and group) to become, or None to stay.
-        parent: Process id that must still be the runner's parent, or None where it can't be known.
-        model_folder: The package's folder as the runner sees it.
-        site_folders: Folders with packages as the runner sees them.
-        read: Paths that Landlock leaves readable.
-        write: Paths that Landlock leaves writable.
-        limit_processes: Whether the limit on processes counts this tree alone.
-        devices: Device files of a graphics card.
-    """
-
-    strict: bool
-    model_folder: str
-    site_folders: tuple[str, ...]
-    uid: int | None = None
-    parent: int | None = None
-    read: tuple[str, ...] = ()
-    write: tuple[str, ...] = ()
-    limit_processes: bool = True
-    devices: tuple[str, ...] = ()
-
-
-Launcher = Callable[[Pipes, tuple[int, ...], int, float], Tree]
-"""Starts the runner: (pipes, further descriptors to hand down, descriptor of the settings, deadline) -> tree."""
-
-
-def _settings(
-    spec: ModelSpec,
-    confinement: Confinement,
-    pipes: Pipes,
-    memory: InputMemory,
-    *,
-    batch_size: int,
-    limits: Limits,
-    threads: int,
-    nonce: int,
-    selfcheck: dict[str, object] | None,
-) -> bytes:
-    resources = {
-        # The driver of a card reserves address space by the hundred GiB; what is written to is counted then.
-        "DATA" if spec.device == "cuda" else "AS": limits.memory_bytes,
-        "CPU": limits.cpu_seconds,
-        "FSIZE": limits.file_bytes,
-        "NOFILE": limits.open_files,
-    }
-    if confinement.limit_processes:
-        resources["NPROC"] = limits.processes
-    try:
-        return json.dumps(
-            {
-                "requests": pipes.requests_inside,
-                "answers": pipes.answers_inside,
-                "shared": memory.descriptor,
-                "shared_bytes": memory.size,
-                "nonce": nonce,
-                "strict": confinement.strict,
-                "uid": confinement.uid,
-                "parent": confinement.parent,
-                "limits": resources,
-                "read": confinement.read,
-                "write": confinement.write,
-                "devices": confinement.devices,
-                "sys_path": confinement.site_folders,
-                "model_folder": confinement.model_folder,
-                "format": spec.format,
-                "entry": spec.entry,
-                "weights_file": spec.weights_file,
-                "input_shape": spec.input_shape,
-                "input_dtype": spec.input_dtype,
-                "num_classes": spec.num_classes,
-                "dtype": spec.dtype,
-                "device": spec.device,
-                "params": spec.params,
-                "batch_size": batch_size,
-                "threads": threads,
-                "selfcheck": selfcheck,
-            },
-            allow_nan=False,
-        ).encode()
-    except (TypeError, ValueError) as error:
-        raise ModelFailed(
-            "The parameters for load_model are not plain JSON values.", code="load_failed", hint=str(error)
-        ) from error
-
-
-def open_session(
-    spec: ModelSpec,
-    confinement: Confinement,
-    launch: Launcher,
-    *,
-    tier: Tier,
-    batch_size: int,
-    limits: Limits,
-    threads: int,
-    selfcheck: dict[str, object] | None = None,
-) -> Session:
-    """Start a runner and wait until it is confined; the model is not loaded yet.
-
-    Raises:
-        gas.errors.SandboxUnavailable: Anything went wrong: up to here, everything is ours.
-        gas.errors.ModelFailed: ``spec.params`` can't be handed over.
-        ValueError: ``batch_size``, ``threads`` or the spec's shape is not positive, or a word is unknown.
-    """
-    if spec.format not in {"onnx", "safetensors", "selfcheck"} or spec.input_dtype not in {"uint8", "float32"}:
-        raise ValueError(f"Unknown format {spec.format!r} or dtype {spec.input_dtype!r}.")
-    if min(batch_size, threads, spec.num_classes, *spec.input_shape) < 1:
-        raise ValueError("Batch size, threads, classes and every axis of a sample must be at least 1.")
-    deadline = time.monotonic() + _SETUP_SECONDS
-    # Unpredictable to the model, so not one of the draws that a round derives from its seed.
-    nonce = secrets.randbits(64)
-    sample_bytes = math.prod(spec.input_shape) * np.dtype(spec.input_dtype).itemsize
-    with contextlib.ExitStack() as undo:
-        try:
-            memory = InputMemory(batch_size * sample_bytes, wire.SLOTS)
-            undo.callback(memory.close)
-            pipes = Pipes()
-            undo.callback(pipes.close)
-            text = _settings(
-                spec, confinement, pipes, memory,
-                batch_size=batch_size, limits=limits, threads=threads, nonce=nonce, selfcheck=selfcheck,
-            )  # fmt: skip
-            settings = sealed_file("settings", text)
-            try:
-                tree = launch(pipes, (memory.descriptor, settings), settings, deadline)
-            finally:
-                os.close(settings)
-        except OSError as error:
-            raise SandboxUnavailable(f"The sandbox could not be started: {error.strerror}.") from error
-        undo.callback(tree.kill)
-        _await_confined(tree, nonce, deadline)
-        undo.pop_all()
-    return Session(tree, memory, spec, tier=tier, batch_size=batch_size, limits=limits, nonce=nonce)
-
-
-def _await_confined(tree: Tree, nonce: int, deadline: float) -> None:
-    """Wait for the frame that says: every restriction is in force."""
-    try:
-        kind, size, echoed = wire.HEADER.unpack(tree.receive(wire.HEADER.size, deadline))
-        if kind == wire.FAILED and size <= wire.MAX_PAYLOAD:
-            _, text = wire.unpack_failure(tree.receive(size, deadline))
-            raise SandboxUnavailable(f"The runner could not confine itself: {printable(text)}")
-        if kind != wire.CONFINED or echoed != nonce or size:
-            raise SandboxUnavailable("The runner answered with an unknown frame.")
-    except (Late, Overdrawn) as error:
-        raise SandboxUnavailable("The runner did not get ready in time.", hint=tree.tail or None) from error
-    except Ended as error:
-        tree.outcome()
-        raise SandboxUnavailable("The runner ended before it was confined.", hint=tree.tail or None) from error
 
 
 class Session:
     """A model in its process tree; see :class:`gas.sandbox.base.ModelSession`.
 
     Use it from one thread. Several sessions may live side by side.
+
+    Args:
+        tree: The confined runner, which has been given its package.
+        memory: Its input.
+        spec: The package.
+        tier: The rung that holds it.
+        batch_size: Most samples of a batch.
+        limits: For the wall clocks.
+        nonce: With which the runner says that the model is loaded.
+        release: Called once the tree is gone, with whether it ended by the model's fault.
 
     Attributes:
         tier: The rung that holds it.
@@ -206,8 +54,11 @@ class Session:
         batch_size: int,
         limits: Limits,
         nonce: int,
+        release: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.tier = tier
+        self._model_failed = False
+        self._release = release
         self._tree = tree
         self._memory = memory
         self._spec = spec
@@ -237,6 +88,7 @@ class Session:
             self._waiting.clear()
             self._tree.kill()
             self._memory.close()
+            self._release(self._model_failed)
 
     def load(self) -> None:
         """Wait until the submission is loaded.
@@ -374,6 +226,7 @@ class Session:
 
     def _failed(self, message: str, code: str) -> ModelFailed:
         """Kill the tree and say why; the author sees the end of what the model printed."""
+        self._model_failed = True
         self.close()
         tail = self._tree.tail
         return ModelFailed(message, code=code, hint=f"Last output of the model:\n{tail}" if tail else None)
@@ -391,7 +244,11 @@ class Session:
         tail = self._tree.tail
         if name == "SIGXCPU":
             return self._failed(f"The model used more than {self._limits.cpu_seconds} s of processor time.", "timeout")
-        if self._tree.ran_out_of_memory or name == "SIGKILL" or any(words in tail for words in _MEMORY_WORDS):
+        if self._tree.ran_out_of_memory:
+            limit = self._limits.memory_bytes / 2**20
+            words = f"The model, with its files, took more than {limit:,.0f} MiB of memory."
+            return self._failed(words, "out_of_memory")
+        if name == "SIGKILL" or any(words in tail for words in _MEMORY_WORDS):
             return self._failed("The model's process was killed, most likely for want of memory.", "out_of_memory")
         if name:
             return self._failed(f"The model's process was killed by {name}.", failing)

@@ -28,12 +28,14 @@ __all__ = [
     "ExecutorRow",
     "JudgementRow",
     "MediumRow",
+    "PrintRow",
     "PromptRow",
     "RoundRow",
     "RunRow",
     "ScoreRow",
     "ServiceStateRow",
     "ShardRow",
+    "SketchRow",
     "SubmissionRow",
     "WeightsLogRow",
 ]
@@ -60,13 +62,15 @@ class Base(DeclarativeBase):
 class SubmissionRow(Base):
     """One package of one hotkey, through its life.
 
-    ``reasons`` is a list of :meth:`gas.errors.Reason.as_dict`; ``attempts`` counts the starts of its jobs.
+    ``reasons`` is a list of :meth:`gas.errors.Reason.as_dict`; ``attempts`` counts the starts of its jobs. ``push_id``
+    and ``push_modalities`` (names with commas between) say with which others it was pushed; None when alone.
     """
 
     __tablename__ = "submissions"
     __table_args__ = (
         UniqueConstraint("hotkey", "sha256", name="uq_submissions_hotkey_sha256"),
         Index("ix_submissions_modality_state", "modality", "state"),
+        Index("ix_submissions_hotkey_push", "hotkey", "push_id"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -87,6 +91,22 @@ class SubmissionRow(Base):
     code_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float]
     attempts: Mapped[int] = mapped_column(default=0)
+    push_id: Mapped[str | None] = mapped_column(String(32))
+    push_modalities: Mapped[str | None] = mapped_column(String(64))
+
+
+class SketchRow(Base):
+    """What a submission's weights are compared by, and the nearest that was found of another hotkey.
+
+    ``sketches`` is what :func:`gas.submissions.sketch.store_sketches` makes; ``nearest`` has the fields of
+    :class:`gas.arena.likeness.NearWeights`.
+    """
+
+    __tablename__ = "submission_sketches"
+
+    submission_id: Mapped[str] = mapped_column(ForeignKey("submissions.id", ondelete="CASCADE"), primary_key=True)
+    sketches: Mapped[bytes] = mapped_column(LargeBinary)
+    nearest: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class RoundRow(Base):
@@ -142,7 +162,8 @@ class ChallengeRow(Base):
 
     ``blob_sha256`` names what was delivered while it waits for its verification, ``media_sha256`` what was verified.
     Whoever verifies writes ``claimed_by`` and ``claimed_until`` first and counts ``attempts``; ``tier`` is the one that
-    was asked for, ``block`` the one at which it was drawn, ``prompt_id`` the prompt of the bank.
+    was asked for, ``block`` the one at which it was drawn, ``prompt_id`` the prompt of the bank. ``proof`` is the
+    miner's signature of its delivery, see :class:`gas.validator.prints.Proof`.
     """
 
     __tablename__ = "challenges"
@@ -173,6 +194,7 @@ class ChallengeRow(Base):
     claimed_by: Mapped[str | None] = mapped_column(String(64))
     claimed_until: Mapped[float | None]
     settled_at: Mapped[float | None]
+    proof: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class MediumRow(Base):
@@ -281,6 +303,32 @@ class ServiceStateRow(Base):
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
     value: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     updated_at: Mapped[float]
+
+
+class PrintRow(Base):
+    """One entry of a validator's log of prints: our own, or one that another validator has shown us.
+
+    ``digest`` commits to the entry and to all before it, ``at`` is when its validator wrote it, ``seen_at`` when the
+    digest was first here, ``opened_at`` when the entry was; until then ``entry`` and what is taken from it are null.
+    """
+
+    __tablename__ = "prints"
+    __table_args__ = (
+        Index("ix_prints_sha256", "sha256"),
+        Index("ix_prints_opened_at", "opened_at"),
+        Index("ix_prints_validator_seen_at", "validator", "seen_at"),
+    )
+
+    validator: Mapped[str] = mapped_column(String(64), primary_key=True)
+    log: Mapped[str] = mapped_column(String(32), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    at: Mapped[float]
+    seen_at: Mapped[float]
+    opened_at: Mapped[float | None]
+    entry: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    miner: Mapped[str | None] = mapped_column(String(64))
+    sha256: Mapped[str | None] = mapped_column(String(64))
 
 
 class ExecutorRow(Base):

@@ -92,12 +92,20 @@ def _words(text: str) -> frozenset[str]:
 _OPEN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _REFUSED_WORDS: Final = _words(
     "autobackend cached code compile ctypes download eval exec fetch file filename files hf hub import io jit load "
-    "loader loads os open pickle pretrained read remote save socket subprocess sys thop url urls write zip"
+    "loader loads os open parse pickle pretrained profile read remote save socket subprocess sys thop url urls write "
+    "zip benchmark"
 )
+_PIL_MODULES: Final = _words(
+    "ExifTags Image ImageCms ImageColor ImageFile ImageFont ImageGrab ImageMath ImageMode ImageMorph ImagePalette "
+    "ImagePath ImageQt ImageSequence ImageShow ImageText ImageTk ImageTransform ImageWin PngImagePlugin TiffImagePlugin"
+)
+"""Modules that those of Pillow import for themselves; their names look like those of classes."""
 _HANDED_ON: Final = sys.stdlib_module_names
 """Modules of the standard library that a module imports for itself, and so hands on."""
 _CONSTANT: Final = re.compile(r"[A-Z][A-Z0-9_]*")
-_TRANSFORMERS_CLASS: Final = re.compile(r"(?!Hf|Trainer|Push|Python|Tool|Agent|Pipeline)[A-Z][A-Za-z0-9]*")
+_TRANSFORMERS_CLASS: Final = re.compile(
+    r"(?!Hf|Push|Python|TF|Flax)(?!.*(?:Trainer|Tool|Agent|Pipeline|Callback|Streamer))[A-Z][A-Za-z0-9]*"
+)
 
 BUILTINS: Final = _words(
     "ArithmeticError AssertionError AttributeError BaseException DeprecationWarning Ellipsis Exception "
@@ -144,7 +152,10 @@ REFUSED_ATTRIBUTES: Final = _words(
     "write_text write_bytes unlink rmdir mkdir rename touch symlink_to hardlink_to chmod system popen spawn fork execv "
     "execve load_library load_state_dict_from_url save_pretrained push_to_hub hf_hub_download snapshot_download "
     "cached_file compile format_map show unsafe_eval get_type_hints from_buffer_copy load_from_checkpoint "
-    "load_checkpoint truetype load_path savetxt savez loadtxt genfromtxt set_submodule add_safe_globals"
+    "load_checkpoint truetype load_path savetxt savez loadtxt genfromtxt set_submodule add_safe_globals "
+    "share_memory share_memory_ cffi from_json_file "
+    "get_config_dict load_adapter from_gguf from_encoder_decoder_pretrained from_vision_text_pretrained "
+    "from_text_vision_pretrained from_single_file load_vocab _flavour parser genericpath"
 )
 """Attributes that no object of an honest model needs; refused on anything, whatever it is."""
 
@@ -201,7 +212,8 @@ def may_use(path: str) -> bool:
         if at in OPEN:
             # What follows a class is an attribute like any other, not a name of the module.
             last = next((i for i, p in enumerate(parts) if i >= index and p[:1].isupper()), len(parts))
-            return all(_sounds_harmless(p) for p in parts[index : last + 1])
+            handed_on = at.startswith("PIL.") and _PIL_MODULES.intersection(parts[index:])
+            return not handed_on and all(_sounds_harmless(p) for p in parts[index : last + 1])
         below = f"{at}.{part}"
         if below in table or below in OPEN:
             at = below
@@ -218,4 +230,5 @@ def may_use(path: str) -> bool:
 
 def _sounds_harmless(name: str) -> bool:
     words = name.lower().split("_")
-    return bool(_OPEN_NAME.fullmatch(name)) and name not in _HANDED_ON and not _REFUSED_WORDS.intersection(words)
+    handed_on = name in _HANDED_ON or name in ROOTS
+    return bool(_OPEN_NAME.fullmatch(name)) and not handed_on and not _REFUSED_WORDS.intersection(words)

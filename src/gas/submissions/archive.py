@@ -27,6 +27,7 @@ from typing import BinaryIO, Final
 
 from gas.errors import InfrastructureError, PackageRejected, Reason
 from gas.submissions.limits import Limits
+from gas.submissions.parts import Part
 from gas.submissions.zip_directory import BrokenZip, Directory, RawEntry, read_directory
 
 __all__ = ["ArchiveEntry", "Limits", "Listing", "inspect_archive", "unpack"]
@@ -38,6 +39,7 @@ _CHUNK: Final = 1 << 20
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _FIXED_NAMES: Final = frozenset({"model_config.yaml", "model.py", "config.json"})
 _RATIO_FLOOR: Final = 1 << 20
+_WRONG_SUM: Final = "The entry's bytes don't match its checksum."
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,31 @@ def extract(file: BinaryIO, entries: tuple[ArchiveEntry, ...], folder: Path, lim
         if size != entry.size:
             raise _refused("size_mismatch", f"The entry declares {entry.size} bytes and has {size}.", entry.name)
         if crc != entry.crc:
-            raise _refused("checksum_mismatch", "The entry's bytes don't match its checksum.", entry.name)
+            raise _refused("checksum_mismatch", _WRONG_SUM, entry.name)
+
+
+def is_stored(entry: ArchiveEntry) -> bool:
+    """Whether an entry's bytes lie in the archive as they are."""
+    return entry.method == _STORED
+
+
+def check_sum(path: Path, entry: ArchiveEntry) -> None:
+    """Check a stored entry where it lies, without writing it anywhere.
+
+    Args:
+        path: The archive.
+        entry: From :func:`inspect_archive` of the same archive.
+
+    Raises:
+        gas.errors.PackageRejected: ``checksum_mismatch``.
+        gas.errors.InfrastructureError: The archive can't be read, or has changed.
+    """
+    crc, buffer = 0, memoryview(bytearray(_CHUNK))
+    with Part(path, entry.data_offset, entry.size, entry.name).open() as reader:
+        for chunk in reader.chunks(0, entry.size, buffer):
+            crc = zlib.crc32(chunk, crc)
+    if crc != entry.crc:
+        raise _refused("checksum_mismatch", _WRONG_SUM, entry.name)
 
 
 def expected_name(name: str) -> bool:

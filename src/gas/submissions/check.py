@@ -13,17 +13,17 @@ import json
 import shutil
 import stat
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from gas.errors import InfrastructureError, PackageRejected, Reason
-from gas.submissions.archive import Listing, expected_name, extract, inspect_archive
+from gas.submissions.archive import Listing, check_sum, expected_name, extract, inspect_archive, is_stored
 from gas.submissions.code import check_code
 from gas.submissions.fingerprint import (
     Fingerprint,
-    TensorSketch,
     code_sha256,
     file_sha256,
     onnx_weights,
@@ -33,6 +33,8 @@ from gas.submissions.limits import Limits
 from gas.submissions.lookup import lookup_in_weights
 from gas.submissions.onnx_check import check_onnx
 from gas.submissions.package import CODE, CONFIG, EXTRA_CONFIG, Package, layout, onnx_package, read_config
+from gas.submissions.parts import Part
+from gas.submissions.sketch import TensorSketch
 from gas.submissions.weights import check_weights, read_header
 from gas.types import Modality
 
@@ -103,7 +105,8 @@ def check(
     try:
         if path.is_dir():
             names, found = _folder(path)
-            return _Check(path, limits, modality).report(names, found)
+            parts = {name: Part.of(path / name) for name in names}
+            return _Check(parts, limits, modality, workdir).report(found)
         return _check_zip(path, limits, modality, workdir)
     except OSError as error:
         raise InfrastructureError(f"The package {path.name} can't be checked: {error.strerror}.") from error
@@ -111,26 +114,32 @@ def check(
 
 def _check_zip(path: Path, limits: Limits, modality: Modality | None, workdir: Path | None) -> CheckReport:
     listing = inspect_archive(path, limits)
-    # Hashing takes longer than unpacking, and neither needs the other.
-    with ThreadPoolExecutor(1, thread_name_prefix="archive-hash") as pool:
+    # The hash of the archive, the checksums and the hash of the weights take the most; none needs another.
+    with ThreadPoolExecutor(2, thread_name_prefix="archive") as pool:
         archive_hash = pool.submit(file_sha256, path)
-        report = _check_listed(path, listing, limits, modality, workdir)
+        report = _check_listed(path, listing, limits, modality, workdir, pool)
         return replace(report, fingerprint=replace(report.fingerprint, archive_sha256=archive_hash.result()))
 
 
 def _check_listed(
-    path: Path, listing: Listing, limits: Limits, modality: Modality | None, workdir: Path | None
+    path: Path, listing: Listing, limits: Limits, modality: Modality | None, workdir: Path | None, pool: Executor
 ) -> CheckReport:
     """The report on an archive whose structure is known, without the archive's own hash."""
     nothing = Fingerprint(None, None, None)
     if listing.broken:
         return CheckReport(_sorted(listing.reasons), None, nothing)
     folder = Path(tempfile.mkdtemp(prefix="gas-check-", dir=workdir))
+    in_place = [entry for entry in listing.entries if is_stored(entry)]
     try:
+        sums = [pool.submit(check_sum, path, entry) for entry in in_place]
         with path.open("rb") as file:
-            extract(file, listing.entries, folder, limits)
-        names = [entry.name for entry in listing.entries]
-        return _Check(folder, limits, modality).report(names, list(listing.unexpected))
+            extract(file, tuple(entry for entry in listing.entries if entry not in in_place), folder, limits)
+        parts = {entry.name: Part(path, entry.data_offset, entry.size, entry.name) for entry in in_place}
+        parts = {e.name: parts.get(e.name) or Part.of(folder / e.name) for e in listing.entries}
+        report = _Check(parts, limits, modality, folder).report(list(listing.unexpected))
+        for one in sums:
+            one.result()
+        return report
     except PackageRejected as rejected:
         return CheckReport(_sorted((*listing.unexpected, *rejected.reasons)), None, nothing)
     finally:
@@ -156,20 +165,30 @@ def _sorted(reasons: tuple[Reason, ...] | list[Reason]) -> tuple[Reason, ...]:
 
 
 class _Check:
-    """The checks of one unpacked folder."""
+    """The checks of one package, whose files lie somewhere.
 
-    def __init__(self, folder: Path, limits: Limits, modality: Modality | None) -> None:
-        self.folder = folder
+    Args:
+        parts: Its files by name.
+        limits: What they may measure.
+        modality: The modality that it is pushed for; None takes any.
+        scratch: Folder for files under way; the system's when None.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Part], limits: Limits, modality: Modality | None, scratch: Path | None
+    ) -> None:
+        self.parts = parts
         self.limits = limits
         self.modality = modality
+        self.scratch = scratch
 
-    def report(self, names: list[str], found: list[Reason]) -> CheckReport:
-        parts = layout(names)
-        found = [*found, *parts.reasons]
-        if parts.format == "onnx":
-            package, prints = self.onnx(parts.weights, found)
+    def report(self, found: list[Reason]) -> CheckReport:
+        form = layout(self.parts)
+        found = [*found, *form.reasons]
+        if form.format == "onnx":
+            package, prints = self.onnx(form.weights, found)
         else:
-            package, prints = self.safetensors(set(names), parts.weights, found)
+            package, prints = self.safetensors(form.weights, found)
         if package is not None and self.modality not in (None, package.modality):
             where = package.entry if package.format == "onnx" else CONFIG
             found.append(
@@ -181,42 +200,39 @@ class _Check:
         prints = Fingerprint(None, None, None)
         if name is None:
             return None, prints
-        path = self.folder / name
-        report = check_onnx(path, self.limits)
+        report = check_onnx(self.parts[name], self.limits)
         found += report.reasons
-        if report.model is None:
+        if report.model is None or report.file is None:
             return None, prints
         package, reasons = onnx_package(name, report.model)
         found += reasons
-        weights_hash, sketches = onnx_weights(path, self.limits)
+        weights_hash, sketches = onnx_weights(report.file)
         return package, Fingerprint(None, weights_hash, None, sketches)
 
-    def safetensors(
-        self, names: set[str], weights: str | None, found: list[Reason]
-    ) -> tuple[Package | None, Fingerprint]:
+    def safetensors(self, weights: str | None, found: list[Reason]) -> tuple[Package | None, Fingerprint]:
         package = code_hash = weights_hash = None
         sketches: tuple[TensorSketch, ...] = ()
-        if CONFIG in names:
+        if CONFIG in self.parts:
             package, reasons = read_config(self.read(CONFIG, self.limits.config_bytes), weights, self.limits)
             found += reasons
-        if CODE in names:
+        if CODE in self.parts:
             source = self.read(CODE, self.limits.source_bytes)
             found += check_code(source, CODE, self.limits)
             code_hash = code_sha256(source)
-        if EXTRA_CONFIG in names:
+        if EXTRA_CONFIG in self.parts:
             found += self.extra_config()
         if weights is not None:
-            path = self.folder / weights
-            reasons_of_weights = check_weights(path, self.limits)
-            found += reasons_of_weights or lookup_in_weights(path, read_header(path, self.limits).tensors)
+            part = self.parts[weights]
+            reasons_of_weights = check_weights(part, self.limits, self.scratch)
+            found += reasons_of_weights or lookup_in_weights(part, read_header(part, self.limits).tensors)
             if not reasons_of_weights:
-                weights_hash, sketches = tensor_weights(path, self.limits)
+                weights_hash, sketches = tensor_weights(part, self.limits)
         return package, Fingerprint(None, weights_hash, code_hash, sketches)
 
     def read(self, name: str, most: int) -> bytes:
         """At most one byte more than allowed: enough to see that it is too much."""
-        with (self.folder / name).open("rb") as file:
-            return file.read(most + 1)
+        with self.parts[name].open() as reader:
+            return reader.read(0, most + 1)
 
     def extra_config(self) -> list[Reason]:
         data = self.read(EXTRA_CONFIG, self.limits.config_bytes)

@@ -14,19 +14,20 @@ Nothing here imports, compiles or runs the file: it is parsed into a tree, and t
 from __future__ import annotations
 
 import ast
-import io
 import itertools
 import re
-import tokenize
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from gas.errors import Reason
 from gas.submissions import allowed
+from gas.submissions.built_text import built_text
 from gas.submissions.limits import Limits
 from gas.submissions.own_paths import FILE, FOLDER, OwnPaths
+from gas.submissions.source_text import Finding, check_text
 from gas.submissions.text import printable
 
 __all__ = ["check_code"]
@@ -45,15 +46,20 @@ _REFUSED_KEYWORDS: Final = {
     "pretrained_cfg": "weights come from the given file only",
     "pretrained_cfg_overlay": "weights come from the given file only",
     "auto_map": "code from elsewhere is never run",
+    "tokenizer_file": "a model reads the given weights only",
+    "vocab_file": "a model reads the given weights only",
+    "merges_file": "a model reads the given weights only",
 }
-_SHADY: Final = frozenset({"Cf", "Co", "Cs"})
+_TRUE_DOWNLOADS: Final = frozenset({"pretrained", "use_pretrained_backbone", "pretrained_backbone"})
+_HUBS: Final = ("hf-hub:", "hf_hub:", "local-dir:", "local_dir:")
+_PLAIN_YAML: Final = re.compile(r"[A-Za-z0-9_.-]+\.ya?ml")
+_ONLY_CALLED: Final = frozenset(
+    {*_LOADS_OWN_FILE, "functools.wraps", "timm.create_model", "ultralytics.YOLO", "ultralytics.RTDETR"}
+)
 _MAX_REASONS: Final = 200
 _MAX_NODES: Final = 100_000
 # Some parsers take quadratic time over the fields of one f-string.
 _MAX_BRACES: Final = 20_000
-
-Finding = tuple[int, str, str]
-"""Line, code, message."""
 
 
 def check_code(source: bytes, file: str = "model.py", limits: Limits | None = None) -> tuple[Reason, ...]:
@@ -69,7 +75,7 @@ def check_code(source: bytes, file: str = "model.py", limits: Limits | None = No
         return (Reason("code_too_large", f"The file has {len(source)} bytes; allowed are {most}.", file),)
     if source.count(b"{") > _MAX_BRACES:
         return (Reason("code_too_large", "The file has too many braces.", file),)
-    early = _check_text(source)
+    early = check_text(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,24 +99,6 @@ def _reasons(findings: list[Finding], file: str) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def _check_text(source: bytes) -> list[Finding]:
-    """What can be said of the text before it is parsed: its encoding, and characters that nobody sees."""
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
-        text = source.decode("utf-8-sig")
-    except (SyntaxError, UnicodeDecodeError):
-        return [(1, "encoding", "The file must be UTF-8.")]
-    if encoding not in ("utf-8", "utf-8-sig"):
-        return [(1, "encoding", f"The file declares the encoding {encoding}; it must be UTF-8.")]
-    return [
-        (number, "invisible_character", f"The line holds the invisible character U+{ord(char):04X}.")
-        for number, line in enumerate(text.splitlines(), start=1)
-        if not line.isascii()
-        for char in line
-        if unicodedata.category(char) in _SHADY
-    ]
-
-
 class _Checker:
     """Walks a tree once, node by node and without recursion."""
 
@@ -131,6 +119,7 @@ class _Checker:
                 self._import_from(node)
             else:
                 self.rebound.update(name for name, _ in _bound(node))
+        self.aliases = self._aliases()
         self.own = OwnPaths(tree, self.imports, self.rebound)
 
     def findings(self) -> list[Finding]:
@@ -148,6 +137,8 @@ class _Checker:
                 found += [f for attr in node.kwd_attrs for f in self._attribute_name(node.lineno, attr)]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found += self._text(node, node.value)
+            if isinstance(node, (ast.BinOp, ast.JoinedStr, ast.Call)) and (text := built_text(node)):
+                found += self._text(node, text)
         return found
 
     def _entry_point(self) -> list[Finding]:
@@ -155,6 +146,10 @@ class _Checker:
         hint = "load_model(weights_path: str, num_classes: int = 2, **model_params)"
         if not defs:
             return [(1, "load_model_missing", f"The file must define {hint}.")]
+        others = [n for n in self.nodes if n not in defs and any(name == "load_model" for name, _ in _bound(n))]
+        if len(defs) > 1 or "load_model" in self.imports or others:
+            line = getattr(others[0] if others else defs[-1], "lineno", 1)
+            return [(line, "load_model_signature", "load_model must be defined once, as a plain function.")]
         args = defs[-1].args
         names = [a.arg for a in (*args.posonlyargs, *args.args)]
         takes_classes = args.kwarg is not None or "num_classes" in names[1:] + [a.arg for a in args.kwonlyargs]
@@ -200,6 +195,23 @@ class _Checker:
         self.import_findings.append((line, "import_not_allowed", message))
         return False
 
+    def _aliases(self) -> dict[str, set[str]]:
+        """Names that stand for a thing of a library because they are assigned it, and nothing else, once."""
+        bound = Counter(name for node in self.nodes for name, _ in _bound(node))
+        self.aliases = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Assign) and len(node.targets) == 1:
+                target, value = node.targets[0], node.value
+            elif isinstance(node, ast.NamedExpr):
+                target, value = node.target, node.value
+            else:
+                continue
+            if isinstance(target, ast.Name) and bound[target.id] == 1 and target.id not in self.imports:
+                paths = self._paths(value)
+                if paths:
+                    self.aliases[target.id] = paths
+        return self.aliases
+
     # Names
 
     def _bindings(self, node: ast.AST) -> Iterator[Finding]:
@@ -217,16 +229,35 @@ class _Checker:
         elif name in _LITERAL_ONLY:
             if not isinstance(parent, ast.Call) or parent.func is not node or _literal_attribute(parent) is None:
                 yield line, "name_refused", f"{name} may be called only with the attribute's name as plain text."
+        elif name == "type":
+            if isinstance(node.ctx, ast.Load) and not (self._names_a_type(node) or self._is_parameter(node)):
+                yield line, "name_refused", "type may be called with one argument or stand in an annotation only."
         elif _DUNDER.fullmatch(name):
             if name not in allowed.DUNDER_NAMES:
                 yield line, "dunder", f"{name} may not be used."
         elif name in self.imports:
-            if not isinstance(node.ctx, ast.Load):
+            nothing = isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant)
+            if not isinstance(node.ctx, ast.Load) and not nothing:
                 yield line, "rebinds_import", f"{name} is imported in this file; give the variable another name."
             yield from self._module_as_value(node, parent)
             yield from self._loader_as_value(node, parent)
         elif isinstance(node.ctx, ast.Load) and name not in allowed.BUILTINS and name not in self.rebound:
             yield line, "name_refused", f"{name} is neither defined here nor among the built-ins that may be used."
+
+    def _names_a_type(self, node: ast.Name) -> bool:
+        """Whether ``type`` is called, asked for, or part of an annotation, and not handed around or derived from."""
+        child: ast.AST = node
+        parent = self.parents.get(child)
+        while isinstance(parent, (ast.Tuple, ast.BinOp)):
+            child, parent = parent, self.parents.get(parent)
+        if isinstance(parent, ast.Call):
+            asked = isinstance(parent.func, ast.Name) and parent.func.id in ("isinstance", "issubclass")
+            return parent.func is node or (asked and child in parent.args[1:])
+        if isinstance(parent, (ast.arg, ast.AnnAssign)):
+            return parent.annotation is child
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return parent.returns is child
+        return isinstance(parent, (ast.Subscript, ast.Compare))
 
     def _is_parameter(self, node: ast.Name) -> bool:
         """Whether a name surely means a parameter of a function around it, and so never the built-in."""
@@ -257,7 +288,7 @@ class _Checker:
     def _loader_as_value(self, node: ast.expr, parent: ast.AST | None) -> Iterator[Finding]:
         called = isinstance(parent, ast.Call) and parent.func is node
         for path in self._paths(node):
-            if not called and (path in _LOADS_OWN_FILE or path in ("functools.wraps", "timm.create_model")):
+            if not called and path in _ONLY_CALLED:
                 yield node.lineno, "name_refused", f"{path} may only be called, not handed around."
 
     def _paths(self, node: ast.expr) -> set[str]:
@@ -272,7 +303,8 @@ class _Checker:
                 node = node.args[0]
             else:
                 return set()
-        return {".".join([path, *reversed(attributes)]) for path in self.imports.get(node.id, ())}
+        known = self.imports.get(node.id) or self.aliases.get(node.id) or set()
+        return {".".join([path, *reversed(attributes)]) for path in known}
 
     # Attributes
 
@@ -295,6 +327,8 @@ class _Checker:
         stored = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
         if stored and not all(path.startswith("torch.backends.") for path in paths):
             yield line, "monkeypatch", f"{min(paths)} may not be changed: it belongs to a library."
+        elif stored and isinstance(node, ast.Attribute) and _asks_type(node.value):
+            yield line, "monkeypatch", "The class of an object may not be changed."
         called = isinstance(parent, ast.Call) and parent.func is node
         if attr == "from_pretrained" and not called:
             yield line, "name_refused", "from_pretrained may only be called, not handed around."
@@ -314,23 +348,28 @@ class _Checker:
         literal = _literal_attribute(node)
         if literal is not None:
             yield from self._attribute(node, literal)
-            if isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr") and self._paths(node):
+            changes = isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr")
+            if changes and (self._paths(node) or _asks_type(node.args[0])):
                 yield node.lineno, "monkeypatch", f"{literal} may not be changed: it belongs to a library."
-        if isinstance(node.func, ast.Name) and node.func.id == "type" and (len(node.args) != 1 or node.keywords):
+        plain = len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+        if isinstance(node.func, ast.Name) and node.func.id == "type" and not plain:
             yield node.lineno, "name_refused", "type may be called with one argument only."
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained":
+        of = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        of = _literal_attribute(node.func) if isinstance(node.func, ast.Call) else of
+        if of == "from_pretrained":
             yield from self._from_pretrained(node)
         for path in self._paths(node.func):
             yield from self._library_call(node, path)
-        for keyword in node.keywords:
+        for keyword in _keywords(node):
             if keyword.arg in _REFUSED_KEYWORDS:
                 yield (
                     keyword.lineno,
                     "remote_code",
                     f"{keyword.arg} may not be given: {_REFUSED_KEYWORDS[keyword.arg]}.",
                 )
-            if keyword.arg == "pretrained" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
-                yield keyword.lineno, "downloads_weights", "pretrained must be False: there is no network."
+            true = isinstance(keyword.value, ast.Constant) and keyword.value.value
+            if keyword.arg in _TRUE_DOWNLOADS and true:
+                yield keyword.lineno, "downloads_weights", f"{keyword.arg} must be False: there is no network."
 
     def _downloads(self, keyword: ast.keyword) -> bool:
         """Whether a keyword of torchvision asks for weights that come from the network."""
@@ -359,21 +398,38 @@ class _Checker:
             where = node.args[index] if len(node.args) > index else next(iter(named), None)
             if not plain or where is None or self.own.kind(where) != FILE:
                 yield node.lineno, "foreign_weights", f"{path} may read the given weights_path only."
-        elif path.startswith("torchvision.models.") and any(self._downloads(k) for k in node.keywords):
+        elif path.startswith("torchvision.models.") and any(self._downloads(k) for k in _keywords(node)):
             yield node.lineno, "downloads_weights", "weights must be None: there is no network."
+        elif path == "functools.partial" and node.args and self._paths(node.args[0]):
+            bound = ast.Call(node.args[0], node.args[1:], node.keywords, lineno=node.lineno)
+            for inner in self._paths(node.args[0]):
+                yield from self._library_call(bound, inner)
+        elif _asks_for_weights(path, node.args):
+            yield node.lineno, "downloads_weights", "pretrained must be False: there is no network."
         elif path == "functools.wraps" and (len(node.args) != 1 or node.keywords):
             yield node.lineno, "name_refused", "functools.wraps takes the function only."
         elif path in ("ultralytics.YOLO", "ultralytics.RTDETR"):
             first = node.args[0] if node.args else None
-            if not (isinstance(first, ast.Constant) and str(first.value).endswith((".yaml", ".yml"))):
+            if not (isinstance(first, ast.Constant) and _PLAIN_YAML.fullmatch(str(first.value))):
                 yield node.lineno, "foreign_weights", f"{path} may be built from a .yaml name only: others unpickle."
+        elif path.startswith("ultralytics.nn.tasks.") and path.endswith("Model"):
+            named = [k.value for k in _keywords(node) if k.arg == "cfg"]
+            first = next(iter([*node.args, *named]), None)
+            if not (isinstance(first, ast.Constant) and _PLAIN_YAML.fullmatch(str(first.value))):
+                yield (
+                    node.lineno,
+                    "foreign_weights",
+                    f"{path} may be built from a .yaml name only: tables are evaluated.",
+                )
 
-    def _text(self, node: ast.Constant, text: str) -> Iterator[Finding]:
+    def _text(self, node: ast.expr, text: str) -> Iterator[Finding]:
+        # Attributes that are asked for by text are not brought to their plain form, as names are; readers do it.
+        text = unicodedata.normalize("NFKC", text)
         if text in _REFUSED_KEYWORDS:
             yield node.lineno, "remote_code", f"{text} may not be given: {_REFUSED_KEYWORDS[text]}."
         if _DUNDER.fullmatch(text) and text not in allowed.DUNDERS | allowed.DUNDER_NAMES and text != "__main__":
             yield node.lineno, "dunder", f"{text} may not be named, not even as text."
-        if text.startswith(("hf-hub:", "hf_hub:")):
+        if text.startswith(_HUBS):
             yield node.lineno, "downloads_weights", "Models from a hub are not taken: there is no network."
         parent = self.parents.get(node)
         if isinstance(parent, ast.Attribute) and parent.attr == "format" and _FORMAT_ESCAPE.search(text):
@@ -383,6 +439,28 @@ class _Checker:
 def _not_allowed(path: str) -> str:
     why = allowed.explain(path)
     return f"{path} is not among the names that may be used{f': {why}' if why else ''}."
+
+
+def _asks_type(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type"
+
+
+def _asks_for_weights(path: str, args: list[ast.expr]) -> bool:
+    """Whether a call asks for trained weights by the place of an argument."""
+    if path == "timm.create_model":
+        return len(args) > 1 and not (isinstance(args[1], ast.Constant) and not args[1].value)
+    first = args[0] if args and path.startswith(("torchvision.models.", "timm.models.")) else None
+    return isinstance(first, ast.Constant) and first.value is True
+
+
+def _keywords(node: ast.Call) -> Iterator[ast.keyword]:
+    """Keywords of a call, with those of a table that is written out behind ``**``."""
+    for keyword in node.keywords:
+        yield keyword
+        if keyword.arg is None and isinstance(keyword.value, ast.Dict):
+            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                    yield ast.keyword(key.value, value, lineno=keyword.lineno)
 
 
 def _literal_attribute(node: ast.Call) -> str | None:

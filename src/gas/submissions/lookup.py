@@ -8,39 +8,41 @@ same largest number. Not covered: keys that are cut in pieces or written as some
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from gas.errors import InfrastructureError, Reason
+from gas.errors import Reason
+from gas.submissions.parts import Part
 from gas.submissions.weights import Tensor
 
-__all__ = ["LOOKUP", "holds_hashes", "lookup_in_weights", "lookup_message"]
+__all__ = ["LEAST_BYTES", "LOOKUP", "holds_hashes", "lookup_in_weights", "lookup_message"]
 
 LOOKUP: Final = "lookup_table"
 """Code of the finding."""
 
 _LEAST: Final = 256
+LEAST_BYTES: Final = 8 * _LEAST
+"""A smaller tensor holds no table worth looking for."""
 _LARGE: Final = 2**32
 _CHUNK: Final = 1 << 20
 _WIDE: Final = {"I64": "<i8", "U64": "<u8"}
 
 
-def holds_hashes(data: memoryview, dtype: str) -> bool:
+def holds_hashes(chunks: Iterable[memoryview], dtype: str) -> bool:
     """Whether a tensor holds at least 256 different 64-bit numbers beyond 32 bits.
 
     Args:
-        data: Its bytes, little-endian.
+        chunks: Its bytes, little-endian, cut between numbers.
         dtype: As safetensors calls it.
     """
-    if dtype not in _WIDE or len(data) < 8 * _LEAST:
+    if dtype not in _WIDE:
         return False
     found: set[int] = set()
-    for start in range(0, len(data) // 8, _CHUNK):
-        values = np.frombuffer(data[start * 8 : (start + _CHUNK) * 8], _WIDE[dtype])
+    for chunk in chunks:
+        values = np.frombuffer(chunk, _WIDE[dtype])
         wide = values >= _LARGE
         if dtype == "I64":
             wide |= values <= -_LARGE
@@ -56,26 +58,23 @@ def lookup_message(tensor: str) -> str:
     return f"Tensor {tensor} holds 64-bit numbers as tables of hashes have them: no model may know answers by heart."
 
 
-def lookup_in_weights(path: Path, tensors: Iterable[Tensor]) -> tuple[Reason, ...]:
+def lookup_in_weights(source: Part | Path, tensors: Iterable[Tensor]) -> tuple[Reason, ...]:
     """Findings about a safetensors file whose header is clean.
 
     Args:
-        path: The file.
+        source: The file, or where it lies in an archive.
         tensors: Of its header.
 
     Raises:
         gas.errors.InfrastructureError: The file can't be read.
     """
-    wide = [tensor for tensor in tensors if tensor.dtype in _WIDE and tensor.end - tensor.begin >= 8 * _LEAST]
+    wide = [tensor for tensor in tensors if tensor.dtype in _WIDE and tensor.end - tensor.begin >= LEAST_BYTES]
     if not wide:
         return ()
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = []
-            for tensor in wide:
-                with memoryview(data) as view, view[tensor.begin : tensor.end] as part:
-                    if holds_hashes(part, tensor.dtype):
-                        found.append(Reason(LOOKUP, lookup_message(repr(tensor.name[:80])), path.name))
-            return tuple(found)
-    except OSError as error:
-        raise InfrastructureError(f"The weights {path.name} can't be read: {error.strerror}.") from error
+    part, buffer = Part.of(source), memoryview(bytearray(_CHUNK))
+    with part.open() as reader:
+        return tuple(
+            Reason(LOOKUP, lookup_message(repr(tensor.name[:80])), part.name)
+            for tensor in wide
+            if holds_hashes(reader.chunks(tensor.begin, tensor.end, buffer), tensor.dtype)
+        )

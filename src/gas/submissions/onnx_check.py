@@ -21,11 +21,12 @@ import numpy as np
 
 from gas.errors import InfrastructureError, Reason
 from gas.submissions.limits import Limits
-from gas.submissions.lookup import LOOKUP, holds_hashes, lookup_message
-from gas.submissions.onnx_wire import WireError, measure
+from gas.submissions.lookup import LEAST_BYTES, LOOKUP, holds_hashes, lookup_message
+from gas.submissions.onnx_wire import WireError, skeleton
+from gas.submissions.parts import Part
 from gas.types import Modality
 
-__all__ = ["OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "parse_onnx", "text"]
+__all__ = ["OnnxFile", "OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "read_onnx", "text"]
 
 MIN_OPSET: Final = 11
 DEFAULT_SIDE: Final = 224
@@ -46,6 +47,7 @@ _FLOATS: Final = frozenset({1, 10, 11})
 _WIDE: Final = {7: ("I64", "int64_data"), 13: ("U64", "uint64_data")}
 _NUMPY: Final = {"I64": "<i8", "U64": "<u8"}
 _MAX_SAME: Final = 20
+_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +70,58 @@ class OnnxModel:
 
 
 @dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """A parsed file, of which the weights stay on the disk.
+
+    Attributes:
+        part: Where it lies.
+        proto: ``onnx.ModelProto``; ``raw_data`` of its tensors holds the number of a place, not bytes of weights.
+        spans: The places: first byte in the file, and the one behind the last.
+    """
+
+    part: Part
+    proto: Any
+    spans: tuple[tuple[int, int], ...]
+
+    def span(self, tensor: Any) -> tuple[int, int] | None:
+        """Where the raw bytes of one of its tensors lie; None for one that is written as numbers."""
+        return self.spans[int.from_bytes(tensor.raw_data, "little")] if tensor.HasField("raw_data") else None
+
+
+@dataclass(frozen=True, slots=True)
 class OnnxReport:
-    """Findings against an ONNX file, or what it says; ``model`` is None when there are reasons."""
+    """Findings against an ONNX file, or what it says.
+
+    Attributes:
+        reasons: Findings.
+        model: None when there are reasons.
+        file: None when it could not be parsed.
+    """
 
     reasons: tuple[Reason, ...]
     model: OnnxModel | None = None
+    file: OnnxFile | None = None
 
 
-def check_onnx(path: Path, limits: Limits | None = None) -> OnnxReport:
+def check_onnx(source: Part | Path, limits: Limits | None = None) -> OnnxReport:
     """Check one ONNX file.
+
+    Args:
+        source: The file, or where it lies in an archive.
+        limits: What it may measure.
 
     Raises:
         gas.errors.InfrastructureError: The file can't be read.
     """
-    limits = limits or Limits()
+    limits, part = limits or Limits(), Part.of(source)
     try:
-        proto = parse_onnx(path, limits)
+        file = read_onnx(part, limits)
     except WireError as error:
-        return OnnxReport((Reason(error.code, str(error), path.name),))
+        return OnnxReport((Reason(error.code, str(error), part.name),))
+    proto = file.proto
     found: dict[tuple[str, str], None] = {}
-    for check in (_check_versions, _check_nodes, _check_tensors):
-        for code, message in check(proto):
+    for findings in (_check_versions(proto), _check_nodes(proto), _check_tensors(file)):
+        for code, message in findings:
             found[(code, message)] = None
             if len(found) > _MAX_SAME:
                 break
@@ -97,32 +130,35 @@ def check_onnx(path: Path, limits: Limits | None = None) -> OnnxReport:
         found[("too_many_tensors", f"The file has {tensors} tensors; allowed are {limits.tensors}.")] = None
     door, model = _door(proto)
     found |= dict.fromkeys(door)
-    reasons = tuple(Reason(code, message, path.name) for code, message in found)
-    return OnnxReport(reasons, None if reasons else model)
+    reasons = tuple(Reason(code, message, part.name) for code, message in found)
+    return OnnxReport(reasons, None if reasons else model, file)
 
 
-def parse_onnx(path: Path, limits: Limits | None = None) -> Any:
-    """Parse a file into an ``onnx.ModelProto`` after measuring it.
+def read_onnx(source: Part | Path, limits: Limits | None = None) -> OnnxFile:
+    """Parse a file after measuring it.
 
     Raises:
         WireError: It is no ONNX model, or too large a one; ``code`` says which.
         gas.errors.InfrastructureError: The file can't be read.
     """
+    part = Part.of(source)
+    if part.size == 0:
+        raise WireError("onnx_broken", "The file is empty.")
+    if part.size >= 2**31:
+        raise WireError("onnx_too_large", "An ONNX file can't have 2 GiB or more.")
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size == 0:
-                raise WireError("onnx_broken", "The file is empty.")
-            if size >= 2**31:
-                raise WireError("onnx_too_large", "An ONNX file can't have 2 GiB or more.")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if _is_text(data[:4096]):
-                    raise WireError("onnx_text", "This is a text file, not an ONNX model.")
-                with memoryview(data) as view:
-                    measure(view, limits or Limits())
-                return _parse(data[:])
+        with (
+            part.file.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as whole,
+            whole[part.offset : part.offset + part.size] as view,
+        ):
+            if _is_text(bytes(view[:4096])):
+                raise WireError("onnx_text", "This is a text file, not an ONNX model.")
+            message, spans = skeleton(view, limits or Limits())
     except OSError as error:
-        raise InfrastructureError(f"The model {path.name} can't be read: {error.strerror}.") from error
+        raise InfrastructureError(f"The model {part.name} can't be read: {error.strerror}.") from error
+    return OnnxFile(part, _parse(message), spans)
 
 
 def _is_text(head: bytes) -> bool:
@@ -230,8 +266,8 @@ def _check_nodes(proto: Any) -> Iterator[tuple[str, str]]:
             yield "onnx_unknown_operator", f"ONNX opset {version} has no operator {shown}."
 
 
-def _check_tensors(proto: Any) -> Iterator[tuple[str, str]]:
-    for tensor in iter_tensors(proto):
+def _check_tensors(file: OnnxFile) -> Iterator[tuple[str, str]]:
+    for tensor in iter_tensors(file.proto):
         shown = repr(text(tensor.name)[:80])
         if tensor.data_location == _EXTERNAL or tensor.external_data:
             yield "onnx_external_data", f"Tensor {shown} lies in another file: save the model with its data inside."
@@ -242,26 +278,31 @@ def _check_tensors(proto: Any) -> Iterator[tuple[str, str]]:
         if any(dim < 0 for dim in tensor.dims) or tensor.HasField("segment"):
             yield "onnx_tensor_size", f"Tensor {shown} has no valid shape."
             continue
-        if not _sized(tensor):
+        span = file.span(tensor)
+        if not _sized(tensor, span):
             yield "onnx_tensor_size", f"Tensor {shown}: its bytes don't fit its shape and dtype."
             continue
-        if tensor.data_type in _WIDE and _holds_hashes(tensor):
+        if tensor.data_type in _WIDE and _holds_hashes(file.part, tensor, span):
             yield LOOKUP, lookup_message(shown)
 
 
-def _holds_hashes(tensor: Any) -> bool:
+def _holds_hashes(part: Part, tensor: Any, span: tuple[int, int] | None) -> bool:
     dtype, values = _WIDE[tensor.data_type]
-    raw = tensor.raw_data if tensor.HasField("raw_data") else np.array(getattr(tensor, values), _NUMPY[dtype]).tobytes()
-    return holds_hashes(memoryview(raw), dtype)
+    if span is None:
+        return holds_hashes([memoryview(np.array(getattr(tensor, values), _NUMPY[dtype]).tobytes())], dtype)
+    if span[1] - span[0] < LEAST_BYTES:
+        return False
+    with part.open() as reader:
+        return holds_hashes(reader.chunks(*span, memoryview(bytearray(_CHUNK))), dtype)
 
 
-def _sized(tensor: Any) -> bool:
+def _sized(tensor: Any, span: tuple[int, int] | None) -> bool:
     count = math.prod(tensor.dims)
     if tensor.data_type == _STRING:
         return bool(len(tensor.string_data) == count)
     bits = _BITS[tensor.data_type]
-    if tensor.HasField("raw_data"):
-        return bool(len(tensor.raw_data) == (count * bits + 7) // 8)
+    if span is not None:
+        return bool(span[1] - span[0] == (count * bits + 7) // 8)
     held = max(
         len(tensor.float_data),
         len(tensor.int32_data),

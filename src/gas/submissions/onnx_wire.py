@@ -6,16 +6,19 @@ of ONNX (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), counts fields 
 limits, and builds nothing.
 
 Covered: broken wire format, nesting, counts, sizes. Not covered: meaning; see :mod:`gas.submissions.onnx_check`.
+
+The walk also tells where the weights lie: :func:`skeleton` gives the same message with a number of eight bytes in
+place of each stretch of raw tensor data, so that a parser holds the graph in memory and not the weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gas.submissions.limits import Limits
 
-__all__ = ["WireError", "measure"]
+__all__ = ["WireError", "skeleton"]
 
 _MAX_DEPTH: Final = 64
 
@@ -67,62 +70,100 @@ class WireError(Exception):
 
 
 @dataclass(slots=True)
-class _Count:
+class _Walk:
+    data: memoryview
+    limits: Limits
     fields: int = 0
     literal: int = 0
+    spans: list[tuple[int, int]] = field(default_factory=list)
 
 
-def measure(data: memoryview, limits: Limits) -> None:
-    """Walk the wire format of an ``onnx.ModelProto``.
+def skeleton(data: memoryview, limits: Limits) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+    """Walk the wire format of an ``onnx.ModelProto`` and leave the raw data of its tensors out.
 
     Args:
         data: The whole file.
         limits: ``onnx_fields`` and ``onnx_literal_bytes`` are asked.
 
+    Returns:
+        The message with the place's number, eight bytes little-endian, for each ``raw_data``; and the places: first
+        byte, and the one behind the last.
+
     Raises:
         WireError: ``onnx_broken`` (not protobuf), ``onnx_too_deep`` or ``onnx_too_large``.
     """
-    count = _Count()
-    stack = [("Model", 0, len(data), 0)]
-    while stack:
-        kind, at, end, depth = stack.pop()
-        if depth > _MAX_DEPTH:
-            raise WireError("onnx_too_deep", "Graphs and types are nested too deeply.")
-        children = _MESSAGES[kind]
-        while at < end:
-            key, at = _varint(data, at, end)
-            number, wire = key >> 3, key & 7
-            count.fields += 1
-            if count.fields > limits.onnx_fields:
-                raise WireError("onnx_too_large", f"The file has more than {limits.onnx_fields} protobuf fields.")
-            if wire == 0:
-                _, at = _varint(data, at, end)
-            elif wire == 1:
-                at += 8
-            elif wire == 5:
-                at += 4
-            elif wire == 2:
-                length, at = _varint(data, at, end)
-                if children.get(number) == "Forbidden":
-                    raise WireError("onnx_device_config", "Models that name devices are not taken: export for one.")
-                if number in children:
-                    stack.append((children[number], at, at + length, depth + 1))
-                elif (kind, number) != _RAW_DATA:
-                    count.literal += length
-                    if count.literal > limits.onnx_literal_bytes:
-                        raise WireError(
-                            "onnx_too_large",
-                            f"Over {limits.onnx_literal_bytes} bytes lie outside of raw tensor data: "
-                            "store weights as raw data.",
-                        )
-                at += length
-            else:
-                raise WireError("onnx_broken", "This is no ONNX file.")
-            if at > end:
+    walk = _Walk(data, limits)
+    message = _message(walk, "Model", 0, len(data), 0)
+    return b"".join(message), tuple(walk.spans)
+
+
+def _message(walk: _Walk, kind: str, at: int, end: int, depth: int) -> list[bytes]:
+    """Pieces of a message between two places, without raw data."""
+    if depth > _MAX_DEPTH:
+        raise WireError("onnx_too_deep", "Graphs and types are nested too deeply.")
+    data, children = walk.data, _MESSAGES[kind]
+    pieces: list[bytes] = []
+    copied = at
+    while at < end:
+        start = at
+        key, at = _varint(data, at, end)
+        number, wire = key >> 3, key & 7
+        walk.fields += 1
+        if walk.fields > walk.limits.onnx_fields:
+            raise WireError("onnx_too_large", f"The file has more than {walk.limits.onnx_fields} protobuf fields.")
+        if wire == 0:
+            _, at = _varint(data, at, end)
+        elif wire == 1:
+            at += 8
+        elif wire == 5:
+            at += 4
+        elif wire == 2:
+            length, at = _varint(data, at, end)
+            behind = at + length
+            if behind > end:
                 raise WireError("onnx_broken", "This is no ONNX file, or it is cut off.")
+            inner = None
+            if children.get(number) == "Forbidden":
+                raise WireError("onnx_device_config", "Models that name devices are not taken: export for one.")
+            if number in children and length:
+                known = len(walk.spans)
+                found = _message(walk, children[number], at, behind, depth + 1)
+                inner = found if len(walk.spans) > known else None
+            elif (kind, number) == _RAW_DATA:
+                inner = [len(walk.spans).to_bytes(8, "little")]
+                walk.spans.append((at, behind))
+            else:
+                walk.literal += length
+                if walk.literal > walk.limits.onnx_literal_bytes:
+                    raise WireError(
+                        "onnx_too_large",
+                        f"Over {walk.limits.onnx_literal_bytes} bytes lie outside of raw tensor data: "
+                        "store weights as raw data.",
+                    )
+            at = behind
+            if inner is not None:
+                pieces += [bytes(data[copied:start]), _number(key), _number(sum(map(len, inner))), *inner]
+                copied = at
+        else:
+            raise WireError("onnx_broken", "This is no ONNX file.")
+        if at > end:
+            raise WireError("onnx_broken", "This is no ONNX file, or it is cut off.")
+    # What holds no weights is copied whole by the message around it.
+    return [*pieces, bytes(data[copied:end])] if pieces or depth == 0 else []
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    if at < end and (byte := data[at]) < 0x80:
+        return byte, at + 1
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]

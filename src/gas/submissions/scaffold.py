@@ -21,7 +21,7 @@ _WIDTH: Final = 8
 _PREPROCESSING: Final = {
     Modality.IMAGE: "  resize: [224, 224]          # height and width of what the model sees",
     Modality.VIDEO: "  resize: [224, 224]          # height and width of each frame\n  num_frames: 16",
-    Modality.AUDIO: "  sample_rate: 16000\n  duration_seconds: 6.0",
+    Modality.AUDIO: "  sample_rate: 16000\n  duration_seconds: 2.0       # as much as most rounds show",
 }
 
 _CONFIG: Final = """\

@@ -11,12 +11,16 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from gas.errors import InfrastructureError, Reason
 from gas.submissions.limits import Limits
+from gas.submissions.parts import Part, Reader
 from gas.submissions.text import printable
 
 __all__ = ["ITEM_SIZES", "Tensor", "WeightsHeader", "check_weights", "read_header"]
@@ -52,8 +56,8 @@ class Tensor:
         name: Its key in the state dict.
         dtype: A key of :data:`ITEM_SIZES`.
         shape: Its dimensions; () is a scalar.
-        begin: Offset of its first byte in the file.
-        end: Offset behind its last byte in the file.
+        begin: Offset of its first byte in the safetensors file.
+        end: Offset behind its last byte.
     """
 
     name: str
@@ -85,34 +89,54 @@ class _Lie(Exception):
         self.message = message
 
 
-def check_weights(path: Path, limits: Limits | None = None) -> tuple[Reason, ...]:
+def check_weights(source: Part | Path, limits: Limits | None = None, scratch: Path | None = None) -> tuple[Reason, ...]:
     """Findings against a safetensors file: our own parser's, and the library's.
+
+    Args:
+        source: The file, or where it lies in an archive.
+        limits: ``header_bytes`` and ``tensors`` are asked.
+        scratch: Folder for what the library reads of a file in an archive; the system's when None.
 
     Raises:
         gas.errors.InfrastructureError: The file can't be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    header = read_header(path, limits)
+    part = Part.of(source)
+    header = read_header(part, limits)
     if header.reasons:
         return header.reasons
     try:
-        with safe_open(path, framework="numpy") as file:
+        with _as_file(part, header, scratch) as path, safe_open(path, framework="numpy") as file:
             names = set(file.keys())
     except SafetensorError as error:
         return (
             Reason(
-                "safetensors_header", f"The safetensors library refuses the file: {printable(str(error))}.", path.name
+                "safetensors_header", f"The safetensors library refuses the file: {printable(str(error))}.", part.name
             ),
         )
     except OSError as error:
-        raise InfrastructureError(f"The weights {path.name} can't be read: {error.strerror}.") from error
+        raise InfrastructureError(f"The weights {part.name} can't be read: {error.strerror}.") from error
     if names != {tensor.name for tensor in header.tensors}:
-        return (Reason("safetensors_header", "Two readers see different tensors in this file.", path.name),)
+        return (Reason("safetensors_header", "Two readers see different tensors in this file.", part.name),)
     return ()
 
 
-def read_header(path: Path, limits: Limits | None = None) -> WeightsHeader:
+@contextmanager
+def _as_file(part: Part, header: WeightsHeader, scratch: Path | None) -> Iterator[Path]:
+    """A file of the part's size with its header; the library looks no further to know the tensors."""
+    if part.offset == 0 and part.file.stat().st_size == part.size:
+        yield part.file
+        return
+    with part.open() as reader, tempfile.NamedTemporaryFile(dir=scratch, prefix=".header-") as stub:
+        stub.write(reader.read(0, min(tensor.begin for tensor in header.tensors)))
+        # The rest is a hole, which takes no room on the disk.
+        stub.truncate(part.size)
+        stub.flush()
+        yield Path(stub.name)
+
+
+def read_header(source: Part | Path, limits: Limits | None = None) -> WeightsHeader:
     """Parse and check the header of a safetensors file.
 
     The format (https://github.com/huggingface/safetensors): 8 bytes little-endian length of the header, the header
@@ -121,26 +145,23 @@ def read_header(path: Path, limits: Limits | None = None) -> WeightsHeader:
     Raises:
         gas.errors.InfrastructureError: The file can't be read.
     """
+    part = Part.of(source)
     try:
-        with path.open("rb") as file:
-            return WeightsHeader(tensors=_tensors(file, limits or Limits()))
+        with part.open() as reader:
+            return WeightsHeader(tensors=_tensors(reader, part.size, limits or Limits()))
     except _Lie as lie:
-        return WeightsHeader(reasons=(Reason(lie.code, lie.message, path.name),))
-    except OSError as error:
-        raise InfrastructureError(f"The weights {path.name} can't be read: {error.strerror}.") from error
+        return WeightsHeader(reasons=(Reason(lie.code, lie.message, part.name),))
 
 
-def _tensors(file: BinaryIO, limits: Limits) -> tuple[Tensor, ...]:
-    size = file.seek(0, 2)
-    file.seek(0)
+def _tensors(file: Reader, size: int, limits: Limits) -> tuple[Tensor, ...]:
     if size < 8:
         raise _Lie("safetensors_header", "The file is too short for safetensors.")
-    (length,) = struct.unpack("<Q", file.read(8))
+    (length,) = struct.unpack("<Q", file.read(0, 8))
     if length > size - 8:
         raise _Lie("safetensors_header", f"The header declares {length} bytes; the file has {size - 8} more.")
     if length > limits.header_bytes:
         raise _Lie("safetensors_header", f"The header has {length} bytes; allowed are {limits.header_bytes}.")
-    table = _json_object(file.read(length))
+    table = _json_object(file.read(8, length))
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _Lie("safetensors_header", "__metadata__ must map text to text.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +17,9 @@ from gas.storage.tables import ChallengeRow
 from gas.types import Modality
 from gas.validator.ground import ServiceState
 from gas.validator.tasks import OPEN_STATES, ChallengeState
+
+if TYPE_CHECKING:
+    from gas.validator.edit_sources import EditSource
 
 __all__ = ["CURSOR", "Ask", "Asking", "Outcome"]
 
@@ -38,6 +41,7 @@ class Ask:
         prompt_id: The bank's.
         parameters: As they are sent.
         block: At which it was drawn.
+        edit: The picture that is sent along to be changed; None where a medium is to be made from nothing.
     """
 
     id: str
@@ -49,6 +53,11 @@ class Ask:
     prompt_id: int | None
     block: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    edit: EditSource | None = None
+
+    def kept(self) -> dict[str, Any]:
+        """The parameters as the challenge's row keeps them: with the names of what was sent along."""
+        return {**self.parameters, **(self.edit.parameters() if self.edit is not None else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,7 @@ class Asking:
                     modality=ask.modality.value,
                     prompt=ask.prompt,
                     prompt_id=ask.prompt_id,
-                    parameters=dict(ask.parameters),
+                    parameters=ask.kept(),
                     state=ChallengeState.ASKED.value,
                     created_at=now,
                     deadline=now + seconds,

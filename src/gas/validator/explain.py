@@ -12,6 +12,7 @@ from gas.scoring.generators import TIERS
 from gas.scoring.weights import MinerClass
 from gas.types import Modality
 from gas.validator.factors import GeneratorFactors, Pot, Reckoning
+from gas.validator.offences import ALLOWED_OFFENCES
 
 __all__ = ["explain", "lines_of", "sentences"]
 
@@ -177,12 +178,19 @@ def _sentence(part: dict[str, Any]) -> str:
 
 
 def _generator_lines(part: dict[str, Any]) -> Iterator[str]:
+    if part["offences"]:
+        named = ", ".join(f"{kind} {count}" for kind, count in sorted(part["offences"].items()))
+        yield f"  deliveries in vain, signed by it, in 24 h: {named}"
     for name, one in part["modalities"].items():
         yield (
             f"  {name}: {one['verified']} verified of {one['ended']} in 24 h, "
             f"base = p {one['pass_rate']:.4f} * v {one['volume']:.4f} * price {one['price']:.4f} = {one['base']:.4f}, "
             f"share {one['share']:.4f}"
         )
+        if one["sold_elsewhere"]:
+            yield f"    {one['sold_elsewhere']} of them another validator had first: they count as refused"
+        if one["offences"]:
+            yield f"    {one['offences']} of them are offences beyond the {ALLOWED_OFFENCES} that are free"
         tiers = TIERS[Modality(name)]
         if one["verified"] and len(tiers) > 1:
             asked = ", ".join(f"{n} x {tier}" for n, tier in zip(one["tiers_requested"], tiers, strict=True) if n)

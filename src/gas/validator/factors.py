@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from gas.scoring.generators import (
-    ModalityTally,
     PriceTable,
     base_reward,
     generator_reward,
@@ -40,6 +39,8 @@ class ModalityFactors:
         base: Their product.
         tiers_requested: How many verified media were asked for in each tier, from the smallest up.
         tiers_delivered: How many came in each.
+        offences: How many of ``ended`` are no challenges but offences beyond what is free.
+        sold_elsewhere: How many of ``ended`` another validator had first.
     """
 
     share: float
@@ -51,10 +52,13 @@ class ModalityFactors:
     base: float
     tiers_requested: tuple[int, ...] = ()
     tiers_delivered: tuple[int, ...] = ()
+    offences: int = 0
+    sold_elsewhere: int = 0
 
     @classmethod
-    def of(cls, tally: ModalityTally, modality: Modality, share: float, prices: PriceTable) -> Self:
-        """The factors of a tally."""
+    def of(cls, day: GeneratorDay, modality: Modality, share: float, prices: PriceTable) -> Self:
+        """The factors of one modality of a day."""
+        tally = day.tallies[modality]
         count, tiers = len(tally.verified), range(len(prices.prices[modality]))
         return cls(
             share=share,
@@ -66,6 +70,8 @@ class ModalityFactors:
             base=base_reward(tally, modality, prices),
             tiers_requested=tuple(sum(m.requested == tier for m in tally.verified) for tier in tiers),
             tiers_delivered=tuple(sum(m.delivered == tier for m in tally.verified) for tier in tiers),
+            offences=day.penalty,
+            sold_elsewhere=day.sold_elsewhere.get(modality, 0),
         )
 
 
@@ -88,6 +94,7 @@ class GeneratorFactors:
             Who could not be challenged for 24 hours counts as challenged, with a reward of 0: nobody keeps a score by
             hiding.
         replaced: Whether it has taken its slot since the last epoch: ``previous`` is 0.
+        offences: Of the last 24 hours by kind, the free ones too, see :mod:`gas.validator.offences`.
         alpha: Of the moving average.
         previous: V_(t-1).
         score: V_t.
@@ -105,6 +112,7 @@ class GeneratorFactors:
     reward: float
     challenged: bool
     replaced: bool
+    offences: Mapping[str, int] = field(default_factory=dict)
     alpha: float = EMA_ALPHA
     previous: float = 0.0
     score: float = 0.0
@@ -140,8 +148,8 @@ class GeneratorFactors:
             uid=uid,
             hotkey=hotkey,
             modalities={
-                modality.value: ModalityFactors.of(tally, modality, shares.get(modality, 0.0), prices)
-                for modality, tally in sorted(day.tallies.items())
+                modality.value: ModalityFactors.of(day, modality, shares.get(modality, 0.0), prices)
+                for modality in sorted(day.tallies)
             },
             fooled=fooled,
             judged=fooled + not_fooled,
@@ -152,6 +160,7 @@ class GeneratorFactors:
             reward=reward.reward,
             challenged=hidden or day.settled > 0,
             replaced=replaced,
+            offences=dict(day.offences),
         )
 
     @classmethod

@@ -73,16 +73,17 @@ class KnownMedia:
                     .order_by(MediumRow.verified_at, MediumRow.sha256)
                     .limit(_PAGE)
                 ).all()
+            media = []
             for row in rows:
                 if row.sha256 in self._known:
                     continue
                 try:
-                    self._index.add(Seen.from_facts(row.sha256, row.facts or _old_facts(row)))
+                    media.append(Seen.from_facts(row.sha256, row.facts or _old_facts(row)))
                 except IntegrityError:
                     unreadable += 1
-                else:
-                    taken += 1
                 self._known[row.sha256] = row.verified_at
+            self._index.add_all(media)
+            taken += len(media)
             if rows:
                 at, last = rows[-1].verified_at, rows[-1].sha256
                 self._cursor = max(self._cursor, at)

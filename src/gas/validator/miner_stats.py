@@ -98,7 +98,8 @@ def _rows(
         select(
             ChallengeRow.miner, ChallengeRow.uid, ChallengeRow.modality, ChallengeRow.state, ChallengeRow.tier,
             ChallengeRow.parameters, ChallengeRow.created_at, ChallengeRow.delivered_at, ChallengeRow.reasons,
-            MediumRow.width, MediumRow.height, MediumRow.verified_at,
+            MediumRow.width, MediumRow.height, MediumRow.facts["tier"].as_string().label("held"),
+            MediumRow.verified_at,
         )
         .outerjoin(MediumRow, MediumRow.sha256 == ChallengeRow.media_sha256)
         .where(ChallengeRow.validator == validator)
@@ -131,7 +132,7 @@ def _stats(hotkey: str, rows: list[Any]) -> MinerStats:
         if len(names) > 1 and row.width is not None:
             counts = tiers.setdefault(modality.value, {"requested": Counter(), "delivered": Counter()})
             counts["requested"][names[requested_tier(modality, row.tier, row.parameters)]] += 1
-            counts["delivered"][names[delivered_tier(modality, row.width, row.height)]] += 1
+            counts["delivered"][names[delivered_tier(modality, row.width, row.height, row.held)]] += 1
     ended = sum(states[state.value] for state in ENDED)
     verified = states[ChallengeState.VERIFIED.value]
     return MinerStats(

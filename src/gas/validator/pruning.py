@@ -23,6 +23,7 @@ from gas.clock import Clock
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow, RoundRow, ServiceStateRow, WeightsLogRow
+from gas.validator.edit_blobs import sent_along
 from gas.validator.store import HERE, MediumSource, MediumState, SourceLimits, usage
 
 __all__ = ["PruneReport", "Pruner", "needed_by_rounds"]
@@ -226,8 +227,9 @@ class Pruner:
         self._database.transact(lambda session: self._begun(session, done=names))
 
     def _drop_mask(self, session: Session, mask: str) -> None:
-        """Delete a mask unless a medium that is here has the same; nobody can add one meanwhile."""
-        if session.scalar(select(MediumRow.sha256).where(MediumRow.mask_sha256 == mask, _here()).limit(1)) is None:
+        """Delete a mask unless a medium here or an open challenge has the same; nobody can add one meanwhile."""
+        there = session.scalar(select(MediumRow.sha256).where(MediumRow.mask_sha256 == mask, _here()).limit(1))
+        if there is None and mask not in sent_along(session):
             self._blobs.delete(mask)
 
     def _begun(self, session: Session, *, add: Collection[str] = (), done: Collection[str] = ()) -> None:
@@ -267,6 +269,7 @@ class Pruner:
                         )
                     )
                 )
+                held |= sent_along(session)
             for name in names - held:
                 if name is not None:
                     self._blobs.delete(name)

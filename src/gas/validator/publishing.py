@@ -419,7 +419,19 @@ def _summary(session: Session, week: str, shards: Sequence[ShardRow]) -> WeekSum
         counted(MediumRow.generator),
         counted(MediumRow.model),
         masks or 0,
+        _photos(session, names),
     )
+
+
+def _photos(session: Session, shards: Sequence[str]) -> Counter[str]:
+    """Whose photos were changed: their licences ask for their names."""
+    changed = select(MediumRow.parameters).where(MediumRow.published_in.in_(shards), MediumRow.mask_sha256.is_not(None))
+    found: Counter[str] = Counter()
+    for parameters in session.scalars(changed):
+        source = (parameters or {}).get("source")
+        if isinstance(source, dict):
+            found[f"{source.get('dataset')}, {source.get('licence')}"] += 1
+    return found
 
 
 def _weeks(session: Session, week: str) -> list[tuple[str, int, int, int]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from gas.datasets.items import Item
 from gas.datasets.store import DataStore
 from gas.errors import MediaRejected, StorageError
-from gas.media.hashing import pixel_key
+from gas.media.hashing import pixel_key, thumbnail
 from gas.media.image import decode_image
 from gas.types import MediaType, Modality
 from gas.verification.duplicates import MediaIndex, Seen
@@ -17,7 +19,11 @@ from gas.verification.prints import print_picture
 
 __all__ = ["RealPhotos", "real_photos"]
 
+if TYPE_CHECKING:
+    from gas.verification.base import Embedder
+
 _LIST: Final = "photos.txt"
+_SIDE: Final = 256
 
 
 def real_photos(store: DataStore) -> Iterator[Item]:
@@ -35,11 +41,13 @@ class RealPhotos:
         store: Where the photos are.
         index: Of copies.
         folder: Of the index; what was added stands in a list there.
+        embedder: Of the index, where it has one.
     """
 
-    def __init__(self, store: DataStore, index: MediaIndex, folder: Path) -> None:
+    def __init__(self, store: DataStore, index: MediaIndex, folder: Path, embedder: Embedder | None = None) -> None:
         self._store = store
         self._index = index
+        self._embedder = embedder
         self._list = folder / _LIST
         if not len(index):
             # The list of an index that was lost says nothing.
@@ -74,6 +82,7 @@ class RealPhotos:
             self._note(item.sha256)
             return
         printed = print_picture(rgb)
+        vector = np.zeros(0, np.float32) if self._embedder is None else self._embedder.embed(thumbnail(rgb, _SIDE))
         self._index.add(
             Seen(
                 item.sha256,
@@ -81,6 +90,7 @@ class RealPhotos:
                 pixels=f"{pixel_key(rgb):016x}",
                 modality=Modality.IMAGE,
                 frames=(printed,),
+                embedding=vector,
             )
         )
         self._note(item.sha256)

@@ -3,7 +3,8 @@
 ``POST /generation/callback`` takes a delivery (202 ``{"status": "received"}``), ``GET /generation/status/{task_id}``
 tells the miner what came of it, ``GET /health`` is unsigned. A refusal stores nothing; the order is that of
 :mod:`gas.protocol.epistula`, then 404 ``unknown_task``, 409 ``already_delivered``, 410 ``too_late``, 429, all before
-the body is read, then 408, 413 and 400 while it streams in.
+the body is read, then 408, 413 and 400 while it streams in. Of refused deliveries some bodies are read all the same,
+to know who floods: see :mod:`gas.validator.offences`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from gas.clock import Clock, IdSource, RandomIds
 from gas.errors import InfrastructureError, RequestRefused, StorageError
 from gas.protocol.epistula import Claim
 from gas.protocol.messages import GenerationFailure, parse_message
-from gas.protocol.server import EpistulaGate, error_response, install_error_handler
+from gas.protocol.server import EpistulaGate, SignedBody, error_response, install_error_handler
 from gas.storage.blobs import BlobStore
 from gas.validator.doors import Doors
+from gas.validator.offences import KINDS, Offences
+from gas.validator.prints import Proof
 from gas.validator.spool import Spool
 from gas.validator.tasks import Challenges, ChallengeState, unknown_task
 
@@ -84,6 +87,7 @@ def create_spool_app(
     ids: IdSource | None = None,
     counts: ReceivingCounts | None = None,
     obstacle: Callable[[], str | None] = lambda: None,
+    offences: Offences | None = None,
 ) -> FastAPI:
     """The webhook as an ASGI application.
 
@@ -100,6 +104,7 @@ def create_spool_app(
         ids: Names of files under way.
         counts: Kept up to date.
         obstacle: What is wrong with the rest of the service, in one sentence; None when all is well.
+        offences: Counts what miners do in vain on purpose; its owner flushes it.
     """
     names, told, log = ids or RandomIds(), counts or ReceivingCounts(), structlog.get_logger("gas.validator")
     aside = folder or Path(tempfile.mkdtemp(prefix="gas-incoming-"))
@@ -120,17 +125,26 @@ def create_spool_app(
     app = FastAPI(title="GAS validator", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handler(app)
 
+    async def keep(signed: SignedBody, task_id: str, body: bytes | Path, claim: Claim) -> None:
+        try:
+            await spool.keep(signed.hotkey, task_id, body, signed.sha256, clock.time(), Proof.of(claim))
+        except RequestRefused as refusal:
+            # Another process or another connection was faster.
+            if offences is not None and refusal.error_code in KINDS:
+                offences.note(signed.hotkey, task_id, signed.sha256, refusal.error_code)
+            raise
+
     async def take(request: Request, claim: Claim, task_id: str) -> None:
         declared = request.headers.get("content-length", "")
         small = declared.isascii() and declared.isdigit() and len(declared) < 10 and int(declared) <= _IN_MEMORY
         if small:
             signed = await gate.receive(request, limit=max_bytes, claim=claim)
-            await spool.keep(signed.hotkey, task_id, signed.body, signed.sha256, clock.time())
+            await keep(signed, task_id, signed.body, claim)
         else:
             path = aside / names.new()
             signed = await gate.receive_to(request, path, limit=max_bytes, claim=claim)
             try:
-                await spool.keep(signed.hotkey, task_id, path, signed.sha256, clock.time())
+                await keep(signed, task_id, path, claim)
             finally:
                 await asyncio.to_thread(path.unlink)
         told.deliveries += 1
@@ -141,7 +155,12 @@ def create_spool_app(
         task_id = request.headers.get("task-id", "")
         if not 0 < len(task_id) <= 64:
             raise RequestRefused("The header task-id is missing.", status=400, code="no_task_id")
-        await doors.admit(claim.hotkey, task_id)
+        try:
+            await doors.admit(claim.hotkey, task_id)
+        except RequestRefused as refusal:
+            if offences is not None and request.headers.get("task-status") != "failed":
+                await offences.attribute(request, claim, task_id, refusal.error_code)
+            raise
         async with doors.upload(claim.hotkey, task_id):
             if request.headers.get("task-status") == "failed":
                 signed = await gate.receive(request, limit=_MAX_FAILURE_BYTES, claim=claim)

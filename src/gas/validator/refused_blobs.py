@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow, RoundRow, RunRow, ShardRow, SubmissionRow
+from gas.validator.edit_blobs import sent_along
 from gas.validator.tasks import ChallengeState
 
 __all__ = ["sweep_refused"]
@@ -67,4 +68,5 @@ def _referenced(session: Session, name: str, own: ChallengeRow) -> bool:
         RoundRow.exam_blob, RunRow.records_blob,
     )  # fmt: skip
     queries: list[Select[Any]] = [queued, *(select(column).where(column == name) for column in columns)]
-    return any(session.scalar(query.limit(1)) is not None for query in queries)
+    # Somebody may have delivered the very picture that was sent along, which others are still changing.
+    return any(session.scalar(query.limit(1)) is not None for query in queries) or name in sent_along(session)

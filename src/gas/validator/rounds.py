@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import structlog
@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from gas.chain.base import Metagraph
 from gas.clock import Clock, IdSource, derive_rng
 from gas.errors import ConfigurationError, Reason, RequestRefused
-from gas.protocol.client import Answer, PeerUnreachable, SignedClient
+from gas.protocol.client import Answer, PeerUnreachable, SignedClient, encode_multipart
 from gas.protocol.messages import (
+    EDITS,
     GenerationParameters,
     GenerationRequest,
     MinerInfo,
@@ -29,6 +30,9 @@ from gas.validator.asking import CURSOR, Ask, Asking, Outcome
 from gas.validator.ground import ServiceState
 from gas.validator.prompts import BankPrompt, PromptBank, PromptFilter
 from gas.validator.sampling import Target, candidates, draw_wish, sample
+
+if TYPE_CHECKING:
+    from gas.validator.edit_sources import EditSource, EditSources
 
 __all__ = ["ChallengeRounds", "RoundReport", "RoundRules"]
 
@@ -65,6 +69,8 @@ class RoundRules:
         max_open: Open tasks of one miner at a time.
         max_backlog: Deliveries waiting for verification from which on nobody is asked.
         local_addresses: Whether axons at loop-back and private addresses are asked.
+        semisynthetic_share: Of the challenges for pictures to those who change pictures, how many send a photo to be
+            changed, in [0, 1].
     """
 
     webhook_url: str
@@ -77,6 +83,7 @@ class RoundRules:
     max_open: int = 4
     max_backlog: int = 1000
     local_addresses: bool = False
+    semisynthetic_share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -118,6 +125,7 @@ class ChallengeRounds:
         rules: How to challenge.
         validator: Our hotkey.
         seed: Unknown to miners.
+        edits: Photos to be changed; without them nobody is asked to change one.
         on_task: Told of each task in the event loop: hotkey, task id, deadline.
     """
 
@@ -133,6 +141,7 @@ class ChallengeRounds:
         validator: str,
         *,
         seed: int,
+        edits: EditSources | None = None,
         on_task: Callable[[str, str, float], None] = lambda _miner, _task, _deadline: None,
     ) -> None:
         self._asking = asking
@@ -144,6 +153,7 @@ class ChallengeRounds:
         self._rules = rules
         self._validator = validator
         self._seed = seed
+        self._edits = edits
         self._on_task = on_task
         self._infos: dict[str, tuple[float, str, MinerInfo]] = {}
         self._log = structlog.get_logger("gas.validator")
@@ -241,10 +251,21 @@ class ChallengeRounds:
                 # Others may be asked for what there are prompts for.
                 lacking = error
                 continue
-            planned.append((self._ask(target, modality, tier, prompt, {"resolution": name}, block), target, None))
+            edit = self._edit(modality, info, rng)
+            if edit is None:
+                ask = self._ask(target, modality, tier, prompt, {"resolution": name}, block)
+            else:
+                ask = replace(self._ask(target, modality, edit.tier, prompt, {}, block), edit=edit)
+            planned.append((ask, target, None))
         if lacking is not None and not planned:
             raise lacking
         return planned
+
+    def _edit(self, modality: Modality, info: MinerInfo, rng: np.random.Generator) -> EditSource | None:
+        """A photo to be changed, when it is its turn and the miner says that it changes pictures."""
+        if self._edits is None or modality is not Modality.IMAGE or EDITS not in info.services:
+            return None
+        return self._edits.draw(rng) if rng.random() < self._rules.semisynthetic_share else None
 
     def _ask(
         self,
@@ -280,13 +301,21 @@ class ChallengeRounds:
         request = GenerationRequest(
             prompt=ask.prompt, parameters=GenerationParameters.model_validate(dict(ask.parameters))
         )
+        call, text = f"gen_{ask.modality}", request.model_dump_json(exclude_none=True)
+        body, kind = text.encode(), "application/json"
+        if ask.edit is not None:
+            pictures = {"image": ask.edit.image, "mask": ask.edit.mask}
+            call = EDITS
+            body, kind = encode_multipart(
+                {"request": text}, {name: (f"{name}.png", png, "image/png") for name, png in pictures.items()}
+            )
         try:
             answer = await self._send(
                 "POST",
-                f"{target.url}/gen_{ask.modality}",
+                f"{target.url}/{call}",
                 target,
-                body=request.model_dump_json(exclude_none=True).encode(),
-                content_type="application/json",
+                body=body,
+                content_type=kind,
                 headers={"X-Webhook-URL": self._rules.webhook_url},
             )
             accepted = _read(TaskAccepted, answer.body, "bad_answer")

@@ -28,11 +28,12 @@ from gas.validator.store import MediaStore
 from gas.validator.tasks import ChallengeState
 
 if TYPE_CHECKING:
+    from gas.validator.double_sales import DoubleSales
     from gas.validator.local_making import LocalMaking
     from gas.validator.prompt_supply import PromptSupply
     from gas.validator.real_photos import RealPhotos
     from gas.validator.verifying import Verifying
-    from gas.verification.base import Alignment
+    from gas.verification.base import Alignment, Embedder
     from gas.verification.duplicates import MediaIndex
     from gas.verification.pipeline import Verifier
 
@@ -58,6 +59,7 @@ class _Tally:
     local: int = 0
     photos: int = 0
     members: Mapping[str, int] | None = None
+    withdrawn: int = 0
 
 
 async def run(ground: Ground) -> None:
@@ -70,6 +72,8 @@ async def run(ground: Ground) -> None:
         ConfigurationError: A setting is wrong: the trust anchors, an alignment model, the registry of local models.
         gas.errors.StorageError: The index of copies can't be opened.
     """
+    from gas.validator.double_sales import SAME_MINER_BITS, DoubleSales
+    from gas.validator.embedder import open_copy_embedder
     from gas.validator.verifying import Verifying
     from gas.verification.base import VerificationRules
     from gas.verification.pipeline import Verifier
@@ -77,25 +81,40 @@ async def run(ground: Ground) -> None:
     settings, tally = ground.settings, _Tally()
     log = structlog.get_logger("gas.validator").bind(service=ground.service)
     anchors, alignments = read_anchors(settings), open_alignments(settings.alignment)
+    if settings.local_media_registry is not None:
+        from gas.generation.registry import load_models
+
+        await asyncio.to_thread(load_models, settings.local_media_registry)
     folder = settings.state_path / "index"
-    index = await asyncio.to_thread(open_index, folder)
+    embedder = await asyncio.to_thread(open_copy_embedder, settings.embedding, settings.state_path)
+    index = await asyncio.to_thread(open_index, folder, embedder)
+    elsewhere = await asyncio.to_thread(partial(open_index, settings.state_path / "prints", near_bits=SAME_MINER_BITS))
+    # All that the operator may have got wrong has been looked at; loading models must not make it look dead.
+    await asyncio.to_thread(ground.beat)
     verifiers: list[Verifier] = []
     try:
         for _ in range(settings.verify_at_once):
-            made = Verifier(index, anchors, alignments=alignments, rules=VerificationRules(), clock=ground.clock)
+            made = Verifier(
+                index, anchors, alignments=alignments, embedder=embedder, rules=VerificationRules(), clock=ground.clock
+            )
             verifiers.append(made)
+        sales = DoubleSales(
+            ground.database, ground.hotkey, elsewhere, ground.state, ground.clock,
+            reveal_seconds=settings.callback_prints_seconds,
+        )  # fmt: skip
         verifying = Verifying(
             ground.database, ground.blobs, verifiers, index, ground.hotkey, ground.clock, worker=_worker(folder),
-            members=lambda: tally.members, folder=folder,
+            members=lambda: tally.members, folder=folder, elsewhere=sales.refusal,
         )  # fmt: skip
         known = await asyncio.to_thread(verifying.catch_up)
         log.info("index_ready", rows=len(index), added=known.taken, unreadable=known.unreadable)
         work = [
             asyncio.create_task(_verify(ground, verifying, tally)),
-            asyncio.create_task(_idle(ground, verifying, partial(_open_idle, ground, index, folder), tally)),
+            asyncio.create_task(_idle(ground, verifying, partial(_open_idle, ground, index, folder, embedder), tally)),
         ]
         tasks = [
             *work,
+            asyncio.create_task(_withdraw(ground, sales, tally)),
             asyncio.create_task(_members(ground, tally)),
             asyncio.create_task(_beats(ground, verifying, tally)),
         ]
@@ -110,6 +129,7 @@ async def run(ground: Ground) -> None:
     finally:
         for verifier in verifiers:
             verifier.close()
+        elsewhere.close()
         index.close()
 
 
@@ -157,8 +177,13 @@ def open_alignments(words: str) -> tuple[Alignment, ...]:
     return tuple(found)
 
 
-def open_index(folder: Path) -> MediaIndex:
+def open_index(folder: Path, embedder: Embedder | None = None, *, near_bits: int = 4) -> MediaIndex:
     """The index of copies of this service; one of another version is thrown away, and filled again by its caller.
+
+    Args:
+        folder: Where it is.
+        embedder: For its embeddings; without one it keeps none.
+        near_bits: As of :class:`gas.verification.duplicates.MediaIndex`.
 
     Raises:
         ConfigurationError: Another process has it.
@@ -166,11 +191,12 @@ def open_index(folder: Path) -> MediaIndex:
     """
     from gas.verification.duplicates import MediaIndex
 
+    kept = None if embedder is None else (embedder.size, embedder.threshold)
     try:
-        return MediaIndex(folder)
+        return MediaIndex(folder, near_bits=near_bits, embedding=kept)
     except IntegrityError:
         shutil.rmtree(folder, ignore_errors=True)
-        return MediaIndex(folder)
+        return MediaIndex(folder, near_bits=near_bits, embedding=kept)
 
 
 @dataclass(slots=True)
@@ -180,7 +206,7 @@ class _Idle:
     local: LocalMaking | None
 
 
-def _open_idle(ground: Ground, index: MediaIndex, folder: Path) -> _Idle:
+def _open_idle(ground: Ground, index: MediaIndex, folder: Path, embedder: Embedder | None) -> _Idle:
     from gas.datasets.store import open_store
     from gas.generation.registry import load_models
     from gas.validator.local_making import LocalMaking
@@ -210,7 +236,7 @@ def _open_idle(ground: Ground, index: MediaIndex, folder: Path) -> _Idle:
             clock=ground.clock,
             device=settings.local_media_device,
         )
-    return _Idle(prompts, RealPhotos(data, index, folder), local)
+    return _Idle(prompts, RealPhotos(data, index, folder, embedder), local)
 
 
 async def _verify(ground: Ground, verifying: Verifying, tally: _Tally) -> None:
@@ -268,6 +294,23 @@ async def _one_piece(idle: _Idle, tally: _Tally) -> bool:
     return made is not None
 
 
+async def _withdraw(ground: Ground, sales: DoubleSales, tally: _Tally) -> None:
+    """What other validators had first does not count."""
+    log = structlog.get_logger("gas.validator")
+    pause = min(_IDLE_SECONDS, max(_POLL_SECONDS, ground.settings.callback_prints_seconds / 20))
+    while not ground.stop.is_set():
+        try:
+            found = await asyncio.to_thread(sales.settle)
+        except InfrastructureError as error:
+            log.error("prints_not_settled", code=error.error_code, why=str(error))
+            await ground.pause(_LONGEST_RETRY)
+            continue
+        tally.withdrawn += len(found)
+        for one in found:
+            log.info("medium_withdrawn", miner=one.miner, task=one.task_id, sold_first_to=one.validator)
+        await ground.pause(pause)
+
+
 async def _members(ground: Ground, tally: _Tally) -> None:
     while not ground.stop.is_set():
         try:
@@ -285,6 +328,7 @@ async def _beats(ground: Ground, verifying: Verifying, tally: _Tally) -> None:
         waiting = await asyncio.to_thread(verifying.waiting)
         judged = {state.value: tally.states.get(state.value, 0) for state in _SHOWN}
         facts = {**judged, "waiting": waiting, "prompts": tally.prompts, "local": tally.local, "photos": tally.photos}
+        facts["withdrawn"] = tally.withdrawn
         await asyncio.to_thread(partial(ground.beat, **facts))
         await ground.pause(_BEAT_SECONDS)
 

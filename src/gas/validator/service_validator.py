@@ -11,13 +11,13 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 import structlog
 from fastapi import FastAPI
 
-from gas.arena.competitions import read_competitions
+from gas.arena.competitions import competitions_of
 from gas.chain.base import Metagraph
 from gas.errors import ChainError, InfrastructureError, StorageError
 from gas.generation.prompts.embedding import HashedEmbedder
@@ -27,14 +27,20 @@ from gas.protocol.server import EpistulaGate, MetagraphCache
 from gas.scoring.weights import EMISSION_PROFILES
 from gas.validator.asking import Asking
 from gas.validator.doors import Doors
+from gas.validator.edit_blobs import EditBlobs
 from gas.validator.epochs import EpochRunner
 from gas.validator.ground import Ground, ServiceState
 from gas.validator.metrics import create_metrics_app
+from gas.validator.offences import Offences
 from gas.validator.prompts import PromptBank
 from gas.validator.receiving import CALLBACK_PATH, ReceivingCounts, create_spool_app
 from gas.validator.reckoning import PayRules
 from gas.validator.rounds import ChallengeRounds, RoundRules
+from gas.validator.service_prints import PrintParts
 from gas.validator.tasks import Challenges
+
+if TYPE_CHECKING:
+    from gas.validator.edit_sources import EditSources
 
 __all__ = ["Blocks", "Listen", "Listening", "ValidatorService", "WatchedMetagraph"]
 
@@ -43,6 +49,7 @@ _LATE_BLOCK_SECONDS: Final = 300.0
 _BEAT_SECONDS: Final = 15.0
 _EXPIRY_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 5.0
+_SWEEP_SECONDS: Final = 300.0
 
 
 class Listening(Protocol):
@@ -119,6 +126,11 @@ class ValidatorService:
         self._challenges = Challenges(ground.database, ground.hotkey, ground.clock)
         self._asking = Asking(ground.database, ground.hotkey, ground.clock)
         self._doors = Doors(self._challenges, ground.clock, uploads=self._settings.callback_uploads)
+        self._offences = Offences(
+            ground.database, ground.hotkey, ground.clock, max_bytes=self._settings.callback_max_mb * 2**20
+        )
+        self._prints = PrintParts(ground, self._graph)
+        self._sent_along = EditBlobs(ground.database, ground.blobs, ground.state, ground.clock)
         self._last_block_at = ground.clock.monotonic()
 
     async def run(self) -> None:
@@ -138,13 +150,14 @@ class ValidatorService:
             # Now that the port is ours, nobody else asks in this validator's name.
             await asyncio.to_thread(self._asking.end_interrupted)
             async with httpx.AsyncClient(timeout=httpx.Timeout(settings.challenge_timeout + 5, connect=5.0)) as http:
-                rounds = self._rounds(SignedClient(ground.signer, http, ground.clock, ground.ids), webhook)
+                client = SignedClient(ground.signer, http, ground.clock, ground.ids)
+                rounds = self._rounds(client, webhook)
                 epochs = self._epochs()
                 self._log.info("serving", hotkey=ground.hotkey, port=port, webhook=webhook)
                 self._on_serving(port)
-                await self._run_parts(rounds, epochs)
+                await self._run_parts(rounds, epochs, self._prints.run(client, port))
 
-    async def _run_parts(self, rounds: ChallengeRounds, epochs: EpochRunner) -> None:
+    async def _run_parts(self, rounds: ChallengeRounds, epochs: EpochRunner, prints: Awaitable[None]) -> None:
         async def challenge(block: int, graph: Metagraph) -> None:
             await rounds.tick(block, graph)
 
@@ -157,7 +170,10 @@ class ValidatorService:
             self._on_blocks("challenges", challenge),
             self._on_blocks("epochs", settle),
             self._every(_EXPIRY_SECONDS, "expiry", self._challenges.expire),
+            self._every(_EXPIRY_SECONDS, "offences", self._offences.flush),
             self._every(_BEAT_SECONDS, "heartbeat", self._beat),
+            prints,
+            self._every(_SWEEP_SECONDS, "sweep", self._sent_along.sweep),
         ]
         running = [asyncio.ensure_future(part) for part in parts]
         stopping = asyncio.ensure_future(self._ground.stop.wait())
@@ -241,18 +257,30 @@ class ValidatorService:
             max_open=settings.challenge_max_open,
             max_backlog=settings.challenge_max_backlog,
             local_addresses=settings.challenge_local_addresses,
+            semisynthetic_share=settings.challenge_semisynthetic_share,
         )
         # The embedder finds near repeats among prompts that are added; none are added here.
         bank = PromptBank(ground.database, HashedEmbedder(), ground.clock)
         return ChallengeRounds(
             self._asking, ground.state, bank, client, ground.clock, ground.ids, rules, ground.hotkey,
-            seed=secrets.randbits(64), on_task=self._doors.opened,
+            seed=secrets.randbits(64), edits=self._edits(), on_task=self._doors.opened,
         )  # fmt: skip
+
+    def _edits(self) -> EditSources | None:
+        """Photos to be changed, where any challenge is to be one of that kind."""
+        if not self._settings.challenge_semisynthetic_share:
+            return None
+        from gas.datasets.store import open_store
+        from gas.validator.edit_sources import EditSources
+
+        return EditSources(
+            open_store(self._settings.gas_home, self._ground.clock), self._sent_along, self._ground.clock
+        )
 
     def _epochs(self) -> EpochRunner:
         ground, settings = self._ground, self._settings
-        named = settings.competitions
-        rules = PayRules() if named is None else PayRules(competitions=read_competitions(named))
+        found = competitions_of(settings.gas_home, settings.competitions)
+        rules = PayRules() if found is None else PayRules(competitions=found)
         return EpochRunner(
             ground.database, ground.chain, ground.hotkey, EMISSION_PROFILES[settings.emission_profile], ground.clock,
             netuid=settings.bt_netuid, home=settings.gas_home, endpoint=settings.bt_chain_endpoint, rules=rules,
@@ -277,7 +305,9 @@ class ValidatorService:
             ids=ground.ids,
             counts=self._counts,
             obstacle=self._obstacle,
+            offences=self._offences,
         )
+        self._prints.serve(app)
         async with self._listen(app, settings.callback_ip, settings.callback_port) as server:
             if not settings.metrics_port:
                 yield server.port

@@ -52,6 +52,8 @@ class ValidatorSettings(BaseSettings):
         callback_port: Its port (``BT_AXON_PORT`` is understood too); 0 takes a free one.
         callback_url: Base of the address that miners deliver to, for a server behind a proxy, e.g.
             ``https://validator.example``; made of the next two when left out.
+        callback_prints_seconds: After so many seconds other validators may see the prints of what was accepted, and
+            theirs are looked at ten times as often, so that no medium is sold to two; 0 takes no part in that.
         external_callback_ip: Public address of this machine; the one listened on when left out.
         external_callback_port: Public port; the one listened on when left out.
         callback_max_mb: Largest delivery, MiB.
@@ -61,6 +63,8 @@ class ValidatorSettings(BaseSettings):
         challenge_interval_blocks: Every so many blocks generators are challenged.
         challenge_sample_size: How many of them at a time.
         challenge_modalities: Which of ``image,video,audio`` are asked for.
+        challenge_semisynthetic_share: Of the challenges for pictures to miners that change pictures, how many send a
+            real photo to be changed; nobody is sent one while the validator has no photos that may be changed.
         challenge_image_seconds: Time for the delivery of a picture.
         challenge_video_seconds: Of a clip.
         challenge_audio_seconds: Of a sound.
@@ -70,12 +74,15 @@ class ValidatorSettings(BaseSettings):
         challenge_max_backlog: Deliveries waiting for verification from which on nobody is challenged.
         challenge_local_addresses: Whether axons at loop-back and private addresses are challenged.
         emission_profile: ``gas``, ``live``, ``serving`` or ``full``.
-        competitions: YAML file of the competitions whose winners are paid; one a modality when left out.
+        competitions: YAML file of the competitions whose winners are paid; when left out the home's
+            ``competitions.yaml``, and where there is none one competition a modality.
         version_key: Of the weights.
         metrics_ip: Address that health and metrics of the services are served on.
         metrics_port: Its port; 0 serves none.
         trust_anchors: PEM file with the certificate authorities whose content credentials count.
         alignment: Models that judge whether a picture shows its prompt; empty for none.
+        embedding: The model whose embeddings find copies that were bent: ``auto`` (MobileNet, where its weights are
+            installed), ``none``, or the folder of a CLIP model.
         verify_at_once: Threads that verify.
         prompts_min: Unused prompts of each modality below which new ones are composed.
         local_media_registry: YAML file of local models; none are run when left out.
@@ -113,6 +120,7 @@ class ValidatorSettings(BaseSettings):
         default=10525, ge=0, le=65535, validation_alias=AliasChoices("callback_port", "bt_axon_port")
     )
     callback_url: str = ""
+    callback_prints_seconds: float = Field(default=600.0, ge=0.0, le=3600.0)
     external_callback_ip: IpText = ""
     external_callback_port: int | None = Field(default=None, ge=1, le=65535)
     callback_max_mb: int = Field(default=64, ge=1, le=4096)
@@ -123,6 +131,7 @@ class ValidatorSettings(BaseSettings):
     challenge_interval_blocks: int = Field(default=25, ge=1, le=100_000)
     challenge_sample_size: int = Field(default=32, ge=1, le=65_536)
     challenge_modalities: str = "image,video,audio"
+    challenge_semisynthetic_share: float = Field(default=0.1, ge=0.0, le=1.0)
     challenge_image_seconds: float = Field(default=180.0, ge=1.0, le=86_400.0)
     challenge_video_seconds: float = Field(default=600.0, ge=1.0, le=86_400.0)
     challenge_audio_seconds: float = Field(default=180.0, ge=1.0, le=86_400.0)
@@ -140,6 +149,7 @@ class ValidatorSettings(BaseSettings):
 
     trust_anchors: Path | None = None
     alignment: str = ""
+    embedding: str = "auto"
     verify_at_once: int = Field(default=1, ge=1, le=64)
     prompts_min: int = Field(default=200, ge=0)
     local_media_registry: Path | None = None

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -193,6 +193,7 @@ class WeekSummary:
         generators: Media by the hotkey of who made them.
         models: Media by the model's name; at most 50 in the card.
         masks: Media with a mask.
+        photos: Changed pictures by the data set of the photo that was sent to be changed, and its licence.
     """
 
     week: str
@@ -202,6 +203,7 @@ class WeekSummary:
     generators: Counter[str]
     models: Counter[str]
     masks: int = 0
+    photos: Counter[str] = field(default_factory=Counter)
 
     @property
     def media(self) -> int:
@@ -221,6 +223,7 @@ def week_card(summary: WeekSummary) -> bytes:
         *_table("Kind", summary.kinds),
         *_table("Generator (hotkey)", summary.generators),
         *_table("Model", summary.models),
+        *_table("Changed photos of (data set, licence)", summary.photos),
         "## Files",
         "`manifest.json` names each file with its size, SHA-256 and number of rows, and was written last; `SHA256SUMS` "
         "is for `sha256sum -c`.",

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow
+from gas.validator.prints import Proof
 from gas.validator.tasks import ChallengeState, already_delivered, delivery_refusal, unknown_task
 
 __all__ = ["Spool", "Spooled", "sync_log"]
@@ -38,12 +39,14 @@ class Spooled:
         task_id: Of which task.
         sha256: Name of the blob.
         delivered_at: When its last byte was here, seconds since the epoch.
+        proof: The miner's signature of it.
     """
 
     miner: str
     task_id: str
     sha256: str
     delivered_at: float
+    proof: Proof | None = None
 
 
 class Spool:
@@ -64,7 +67,15 @@ class Spool:
         self._under_way: Counter[str] = Counter()
         self._draining: asyncio.Task[None] | None = None
 
-    async def keep(self, miner: str, task_id: str, body: bytes | Path, sha256: str, delivered_at: float) -> None:
+    async def keep(
+        self,
+        miner: str,
+        task_id: str,
+        body: bytes | Path,
+        sha256: str,
+        delivered_at: float,
+        proof: Proof | None = None,
+    ) -> None:
         """Keep one delivery; when this returns, no crash loses it.
 
         Args:
@@ -73,6 +84,7 @@ class Spool:
             body: The bytes, or a file of them, which stays.
             sha256: Their hex SHA-256.
             delivered_at: When the last of them was here.
+            proof: The miner's signature of them.
 
         Raises:
             RequestRefused: 404 ``unknown_task``, 409 ``already_delivered``, 410 ``too_late``; nothing is kept then.
@@ -83,7 +95,7 @@ class Spool:
         try:
             await loop.run_in_executor(self._writers, self._put, body, sha256)
             done: asyncio.Future[None] = loop.create_future()
-            self._waiting.append((Spooled(miner, task_id, sha256, delivered_at), done))
+            self._waiting.append((Spooled(miner, task_id, sha256, delivered_at, proof), done))
             if self._draining is None:
                 self._draining = loop.create_task(self._drain())
             await done
@@ -155,9 +167,16 @@ class Spool:
                     state=ChallengeState.DELIVERED.value,
                     delivered_at=bindparam("at"),
                     blob_sha256=bindparam("blob"),
+                    proof=bindparam("signed", type_=ChallengeRow.proof.type),
                 ),
                 [
-                    {"of_miner": one.miner, "of_task": one.task_id, "at": one.delivered_at, "blob": one.sha256}
+                    {
+                        "of_miner": one.miner,
+                        "of_task": one.task_id,
+                        "at": one.delivered_at,
+                        "blob": one.sha256,
+                        "signed": one.proof.model_dump() if one.proof is not None else None,
+                    }
                     for one in taken.values()
                 ],
             )

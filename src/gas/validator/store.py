@@ -194,7 +194,7 @@ def local_facts(data: bytes, modality: Modality, prompt: str, owner: str) -> dic
     case = opened(data, Asked(modality, 0.0, 0.0, 0.0, prompt, {}, owner))
     Decode(MediumDecoder(DEFAULT_LIMITS)).run(case)
     with MediaIndex() as nothing:
-        Copies(nothing, None).run(case)
+        Copies(nothing).run(case)
     if case.decoded is not None:
         case.facts["width"], case.facts["height"] = case.decoded.size
     return case.facts

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from gas.scoring.generators import TIERS, ModalityTally, PaidMedium, image_tier, video_tier
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RunRow
 from gas.types import Modality
+from gas.validator.offences import ALLOWED_OFFENCES, offences_of
+from gas.validator.prints import SOLD_ELSEWHERE
 from gas.validator.tasks import ChallengeState
 
 __all__ = ["DAY", "ENDED", "GeneratorDay", "delivered_tier", "generator_days", "judged_media", "requested_tier"]
@@ -33,10 +35,15 @@ class GeneratorDay:
     Attributes:
         tallies: By modality; one without any challenge that has ended is missing.
         settled: How many of its challenges have ended since the last epoch; those that it was too busy to take too.
+        offences: By kind, see :mod:`gas.validator.offences`. Those beyond what is free count as refused in each
+            modality's tally.
+        sold_elsewhere: By modality, media that another validator had first; they are among the refused.
     """
 
     tallies: dict[Modality, ModalityTally] = field(default_factory=dict)
     settled: int = 0
+    offences: dict[str, int] = field(default_factory=dict)
+    sold_elsewhere: dict[Modality, int] = field(default_factory=dict)
 
     @property
     def verified(self) -> int:
@@ -46,7 +53,12 @@ class GeneratorDay:
     @property
     def refused(self) -> int:
         """What did not come, or came to nothing."""
-        return sum(tally.refused for tally in self.tallies.values())
+        return sum(tally.refused - self.penalty for tally in self.tallies.values())
+
+    @property
+    def penalty(self) -> int:
+        """Failed verifications that its offences count as."""
+        return max(0, sum(self.offences.values()) - ALLOWED_OFFENCES)
 
 
 def generator_days(
@@ -72,6 +84,7 @@ def generator_days(
         select(
             ChallengeRow.miner, ChallengeRow.modality, ChallengeRow.state, ChallengeRow.tier, ChallengeRow.parameters,
             ChallengeRow.block, ended, ChallengeRow.reasons, MediumRow.width, MediumRow.height,
+            MediumRow.facts["tier"].as_string(),
         )
         .outerjoin(
             MediumRow,
@@ -87,7 +100,8 @@ def generator_days(
     verified: dict[tuple[str, Modality], list[PaidMedium]] = {}
     refused: dict[tuple[str, Modality], int] = {}
     days: dict[str, GeneratorDay] = {}
-    for miner, kind, state, tier, parameters, block, at, reasons, width, height in rows:
+    offences = offences_of(session, validator, now=now)
+    for miner, kind, state, tier, parameters, block, at, reasons, width, height, held in rows:
         if block is not None and block < (blocks or {}).get(miner, 0):
             continue
         untaken = state == ChallengeState.UNTAKEN.value
@@ -95,19 +109,22 @@ def generator_days(
             continue
         modality = Modality(kind)
         key = miner, modality
-        day = days.setdefault(miner, GeneratorDay())
+        day = days.setdefault(miner, GeneratorDay(offences=offences.get(miner, {})))
         day.settled += at > since
         if untaken:
             continue
         # A verified challenge without its medium is no medium.
         if state == ChallengeState.VERIFIED.value and width is not None and height is not None:
-            paid = PaidMedium(requested_tier(modality, tier, parameters), delivered_tier(modality, width, height))
+            paid = PaidMedium(requested_tier(modality, tier, parameters), delivered_tier(modality, width, height, held))
             verified.setdefault(key, []).append(paid)
         else:
             refused[key] = refused.get(key, 0) + 1
+            if any(reason.get("code") == SOLD_ELSEWHERE for reason in reasons):
+                day.sold_elsewhere[modality] = day.sold_elsewhere.get(modality, 0) + 1
     for miner, modality in verified.keys() | refused.keys():
         key = miner, modality
-        days[miner].tallies[modality] = ModalityTally(tuple(verified.get(key, ())), refused.get(key, 0))
+        failed = refused.get(key, 0) + days[miner].penalty
+        days[miner].tallies[modality] = ModalityTally(tuple(verified.get(key, ())), failed)
     return days
 
 
@@ -152,8 +169,17 @@ def requested_tier(modality: Modality, tier: int | None, parameters: Mapping[str
     return min(max(tier or 0, 0), len(names) - 1)
 
 
-def delivered_tier(modality: Modality, width: int, height: int) -> int:
-    """The tier of a medium by its pixels; a sound has only one."""
-    if modality is Modality.IMAGE:
-        return image_tier(width, height)
-    return video_tier(width, height) if modality is Modality.VIDEO else 0
+def delivered_tier(modality: Modality, width: int, height: int, held: str | None = None) -> int:
+    """The tier of a medium by its pixels; a sound has only one.
+
+    Args:
+        modality: Of the medium.
+        width: Pixels.
+        height: Pixels.
+        held: Name of the tier whose detail it really holds, as verification found; None where that isn't known.
+    """
+    tier = 0
+    if modality is not Modality.AUDIO:
+        tier = image_tier(width, height) if modality is Modality.IMAGE else video_tier(width, height)
+    names = TIERS[modality]
+    return min(tier, names.index(held)) if held in names else tier

@@ -33,11 +33,11 @@ from gas.validator.refused_blobs import sweep_refused
 from gas.validator.store import medium_row
 from gas.validator.tasks import ChallengeState
 from gas.validator.turns import AcceptInTurn, Turns
-from gas.verification.base import Asked, Verdict
+from gas.verification.base import Asked, Edit, Verdict
 from gas.verification.duplicates import MediaIndex
 from gas.verification.pipeline import Verifier
 
-__all__ = ["Settled", "Verifying"]
+__all__ = ["Elsewhere", "Settled", "Verifying"]
 
 _BATCH: Final = 4
 _POLL: Final = 0.05
@@ -45,6 +45,9 @@ _LOST: Final = ("blob_missing", "blob_damaged")
 
 Members = Callable[[], Mapping[str, int] | None]
 """Who holds which slot now: uid by hotkey; None while that isn't known."""
+
+Elsewhere = Callable[[Session, ChallengeRow, str, Mapping[str, Any]], Reason | None]
+"""Why a medium was sold to another validator before, as :meth:`gas.validator.double_sales.DoubleSales.refusal`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class Verifying:
         lease: Seconds after which another worker's claim has run out.
         most_attempts: After so many workers died over one delivery it is given up.
         grace: Seconds after which the bytes of a refused delivery are removed.
+        elsewhere: Knows what other validators have accepted.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Verifying:
         lease: float = 300.0,
         most_attempts: int = 5,
         grace: float = 600.0,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -127,6 +132,7 @@ class Verifying:
         self._lease = lease
         self._most_attempts = most_attempts
         self._grace = grace
+        self._elsewhere = elsewhere
         self._turns = Turns()
         self._pause = threading.Event()
         self._free: SimpleQueue[Verifier] = SimpleQueue()
@@ -254,14 +260,14 @@ class Verifying:
             reason = Reason("hotkey_replaced", "The hotkey doesn't hold the slot any more that was challenged.")
             return self._settle(claim, None, reason, ChallengeState.REFUSED)
         try:
-            data = self._blobs.get(claim.blob)
+            data, edit = self._blobs.get(claim.blob), self._edit(claim)
         except StorageError as error:
             if error.error_code in _LOST:
                 return self._settle(claim, None, _ours("The delivered bytes are lost or damaged."))
             raise
         asked = Asked(
             claim.modality, claim.created_at, claim.deadline, claim.delivered_at, claim.prompt, claim.parameters,
-            claim.owner(self._validator),
+            claim.owner(self._validator), edit,
         )  # fmt: skip
         verifier = self._free.get()
         try:
@@ -276,6 +282,11 @@ class Verifying:
         finally:
             self._free.put(verifier)
         return self._settle(claim, verdict)
+
+    def _edit(self, claim: _Claim) -> Edit | None:
+        """What was sent along to be changed."""
+        source, mask = (_text(claim.parameters.get(name)) for name in ("source_sha256", "mask_sha256"))
+        return Edit(self._blobs.get(source), self._blobs.get(mask)) if source and mask else None
 
     def _accept(self, claim: _Claim, verdict: Verdict) -> Settled | None:
         """Settle a verified medium, unless media have come into the database of which the index knows nothing.
@@ -319,8 +330,12 @@ class Verifying:
         if self._known.behind(session):
             return "again"
         there = session.get(MediumRow, verdict.sha256)
+        reason: Reason | None = None
         if there is not None:
             reason = Reason("duplicate", "The network has seen this medium before.")
+        elif self._elsewhere is not None:
+            reason = self._elsewhere(session, row, verdict.sha256, verdict.facts)
+        if reason is not None:
             return self._end(row, replace(verdict, reasons=(reason,)), ChallengeState.REFUSED, now)
         session.add(
             medium_row(

@@ -13,7 +13,20 @@ from gas.errors import Reason
 from gas.media.image import RGB
 from gas.types import Modality
 
-__all__ = ["Alignment", "Asked", "Embedder", "Verdict", "VerificationRules"]
+__all__ = ["Alignment", "Asked", "Edit", "Embedder", "Verdict", "VerificationRules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A picture that was sent along to be changed; both PNG and of one size, made by the validator itself.
+
+    Attributes:
+        source: The picture.
+        mask: White where it is to change.
+    """
+
+    source: bytes = field(repr=False)
+    mask: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,7 @@ class Asked:
             ``duration`` (seconds).
         owner: Whose delivery of which task it is, e.g. ``validator/miner/task``: judged again after a crash, it is
             no copy of itself. Empty for none.
+        edit: What was to be changed; None where a medium was to be made from nothing.
     """
 
     modality: Modality
@@ -39,6 +53,7 @@ class Asked:
     prompt: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     owner: str = ""
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +66,6 @@ class VerificationRules:
         min_seconds: Shortest video and sound.
         min_frames: Of a video.
         duration_ratio: A duration that was asked for may be missed by this factor either way.
-        min_edge_steepness: Below this a medium that claims more than the lowest tier counts as enlarged, see
-            :func:`gas.media.detail.edge_steepness`.
     """
 
     clock_skew: float = 600.0
@@ -60,7 +73,6 @@ class VerificationRules:
     min_seconds: float = 0.5
     min_frames: int = 5
     duration_ratio: float = 2.0
-    min_edge_steepness: float = 0.36
 
 
 @dataclass(frozen=True, slots=True)

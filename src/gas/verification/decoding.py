@@ -1,84 +1,120 @@
-"""From a delivered medium's bytes to what its judges look at, decoded whole and within limits.
+"""From a delivered medium's bytes to what its judges look at: decoded whole, within limits, and measured.
 
-With a :class:`gas.media.guard.GuardedDecoder` the decoders run in a child process that a hostile medium may crash or
-hang; without one they run here.
+:class:`MediumDecoder` does it here; :class:`gas.verification.examiner.Examiner` has the same done in a child process
+that a hostile medium may crash or hang.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gas.errors import MediaRejected
 from gas.media import audio, image, probe, video
-from gas.media.guard import GuardedDecoder
+from gas.media.detail import Detail, measure_detail
+from gas.media.hashing import pixel_key, thumbnail
 from gas.media.image import RGB
 from gas.media.limits import MediaLimits
-from gas.media.probe import MediumInfo
+from gas.scoring.generators import image_tier, video_tier
 from gas.types import Modality
+from gas.verification.prints import FramePrint, print_frames, print_picture, print_sound
 
-__all__ = ["Decoded", "MediumDecoder"]
+__all__ = ["Decoded", "Decoder", "MediumDecoder"]
 
 _TENTHS: Final = 10
+_PARTS: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 _LOOK: Final = (16, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A medium that decodes.
+    """A medium that decodes, and what was measured of it.
 
     Attributes:
-        pictures: The picture, or a video's frames at tenths 1, 3, 5, 7 and 9 of its length (fewer of a very short
-            one); uint8, (h, w, 3). Empty for a sound.
+        size: Width and height, 0 for a sound.
+        prints: Of the picture, or of a video's frames at tenths 1, 3, 5, 7 and 9 of its length; none of a sound.
+        pixels: Hex key of a picture's pixels, see :func:`gas.media.hashing.pixel_key`; empty otherwise.
+        detail: How much detail there is, where that was asked for; one for each picture or frame.
+        pictures: The picture or the frames, shrunk to what models look at; uint8, (h, w, 3). Only where asked for.
         seconds: Length of a video or sound; None for a picture.
         frames: Of a video.
-        sound: float32, (n,), mono, and its rate; None for pictures and videos.
+        words: Fingerprint of a sound, uint32.
     """
 
+    size: tuple[int, int] = (0, 0)
+    prints: tuple[FramePrint, ...] = ()
+    pixels: str = ""
+    detail: tuple[Detail, ...] = ()
     pictures: tuple[RGB, ...] = ()
     seconds: float | None = None
     frames: int | None = None
-    sound: tuple[NDArray[np.float32], int] | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, 0 for a sound."""
-        return (self.pictures[0].shape[1], self.pictures[0].shape[0]) if self.pictures else (0, 0)
+    words: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
 
 
-class MediumDecoder:
-    """Decodes whole media.
+class Decoder(Protocol):
+    """Decodes whole media and measures them."""
 
-    Args:
-        limits: What a medium may cost.
-        guard: Where decoders run; None: in this process.
-    """
-
-    def __init__(self, limits: MediaLimits, guard: GuardedDecoder | None = None) -> None:
-        self._limits, self._guard = limits, guard
-
-    def decode(self, data: bytes, modality: Modality) -> Decoded:
+    def decode(self, data: bytes, modality: Modality, *, look: int = 0, detail: bool = False) -> Decoded:
         """Decode.
+
+        Args:
+            data: The medium; hostile.
+            modality: What it must be.
+            look: Smaller side of the pictures that models look at, pixels; 0 for none.
+            detail: Whether to measure how much of it there is, in tiers above the lowest.
 
         Raises:
             MediaRejected: ``unsupported``, ``undecodable``, ``too_large``, ``too_slow``, ``too_much_memory`` or
                 ``decoder_crashed``.
             gas.errors.InfrastructureError: No child process can be started.
         """
-        if modality is Modality.IMAGE:
-            pixels = self._guard.decode_image(data) if self._guard else image.decode_image(data, self._limits)
-            return Decoded(pictures=(pixels,))
-        if modality is Modality.AUDIO:
-            mono, rate = self._guard.decode_audio(data) if self._guard else audio.decode_audio(data, self._limits)
-            return Decoded(seconds=len(mono) / rate, sound=(mono, rate))
-        return self._video(data)
+        ...
 
-    def _video(self, data: bytes) -> Decoded:
-        info = self._probe(data)
+
+class MediumDecoder:
+    """A :class:`Decoder` in this process.
+
+    Args:
+        limits: What a medium may cost.
+    """
+
+    def __init__(self, limits: MediaLimits) -> None:
+        self._limits = limits
+
+    def decode(self, data: bytes, modality: Modality, *, look: int = 0, detail: bool = False) -> Decoded:
+        """See :meth:`Decoder.decode`."""
+        if modality is Modality.AUDIO:
+            mono, rate = audio.decode_audio(data, self._limits)
+            return Decoded(seconds=len(mono) / rate, words=print_sound(mono, rate))
+        seconds: float | None = None
+        count: int | None = None
+        if modality is Modality.IMAGE:
+            frames = [image.decode_image(data, self._limits)]
+            prints: tuple[FramePrint, ...] = (print_picture(frames[0]),)
+        else:
+            frames, seconds, count = self._video(data)
+            prints = print_frames(frames)
+        height, width = frames[0].shape[:2]
+        # In the lowest tier there is nothing to be gained by enlarging.
+        tier = image_tier if modality is Modality.IMAGE else video_tier
+        detail = detail and tier(width, height) > 0
+        return Decoded(
+            size=(width, height),
+            prints=prints,
+            pixels=f"{pixel_key(frames[0]):016x}" if modality is Modality.IMAGE else "",
+            detail=tuple(measure_detail(frame) for frame in frames) if detail else (),
+            pictures=tuple(thumbnail(frame, look) for frame in frames) if look else (),
+            seconds=seconds,
+            frames=count,
+        )
+
+    def _video(self, data: bytes) -> tuple[list[RGB], float, int]:
+        """Frames at the tenths (fewer of a very short one), seconds, and how many frames there are."""
+        info = probe.probe_medium(data, Modality.VIDEO, self._limits)
         rate = info.rate if info.rate and 0 < info.rate <= 1000 else 30.0
         declared = info.frames
         count = declared or math.floor((info.seconds or 0) * rate)
@@ -91,28 +127,12 @@ class MediumDecoder:
         if count < 1:
             raise MediaRejected("The video doesn't say how long it is.", code="undecodable")
         # Every frame is decoded and made small; what breaks on the way is noticed by the last frames missing below.
-        if self._guard:
-            self._guard.load_video(data, _LOOK, count)
-        else:
-            video.load_video(data, _LOOK, count, limits=self._limits)
+        video.load_video(data, _LOOK, count, limits=self._limits)
         step = max(1, (count - 1) // _TENTHS)
         wanted = (count - 1) // step + 1
-        frames = self._frames(data, wanted, rate / step)
+        frames = video.decode_video(data, wanted, rate / step, self._limits)
         # A length that is not declared but computed may be one frame out.
         if len(frames) < wanted - (declared is None):
             raise MediaRejected("The video breaks off before its end.", code="undecodable")
         shown = frames if len(frames) < _TENTHS else [frames[round(part * (len(frames) - 1))] for part in _PARTS]
-        return Decoded(pictures=tuple(shown), seconds=info.seconds or count / rate, frames=count)
-
-    def _frames(self, data: bytes, count: int, rate: float) -> list[RGB]:
-        if self._guard:
-            return self._guard.decode_video(data, count, rate)
-        return video.decode_video(data, count, rate, self._limits)
-
-    def _probe(self, data: bytes) -> MediumInfo:
-        if self._guard:
-            return self._guard.probe_medium(data, Modality.VIDEO)
-        return probe.probe_medium(data, Modality.VIDEO, self._limits)
-
-
-_PARTS: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
+        return shown, info.seconds or count / rate, count

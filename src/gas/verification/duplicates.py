@@ -8,7 +8,7 @@ keeps in memory only its newest rows (:mod:`gas.verification.postings`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,18 @@ class MediaIndex:
         with self._lock:
             self._add(medium)
 
+    def add_all(self, media: Sequence[Seen]) -> None:
+        """Remember many media, those of known bytes left out; several times quicker than one by one."""
+        with self._lock:
+            pictures = [medium for medium in media if medium.modality is not Modality.AUDIO]
+            for medium in self._pictures.add_new(pictures) if pictures else ():
+                self.version += 1
+                if self._embeddings is not None and len(medium.embedding):
+                    self._embeddings.add(medium)
+            for medium in media:
+                if medium.modality is Modality.AUDIO:
+                    self._add(medium)
+
     def claim(self, medium: Seen, *, since: int | None = None) -> Match | None:
         """Remember a medium unless it is a copy; of two equal media that come at once, one gets None.
 
@@ -139,13 +151,16 @@ class MediaIndex:
         return self._pictures.same(medium) or self._pictures.near(medium) or self._pictures.by_segments(medium)
 
     def _add(self, medium: Seen) -> None:
-        part = self._sounds if medium.modality is Modality.AUDIO else self._pictures
         self.version += 1
         # A delivery that is judged again after a crash has its rows already.
-        if part.same(replace(medium, owner="", pixels="")) is None:
-            part.add(medium)
-            if self._embeddings is not None and len(medium.embedding):
-                self._embeddings.add(medium)
+        if medium.modality is not Modality.AUDIO:
+            new = bool(self._pictures.add_new([medium]))
+        else:
+            new = self._sounds.same(replace(medium, owner="")) is None
+            if new:
+                self._sounds.add(medium)
+        if new and self._embeddings is not None and len(medium.embedding):
+            self._embeddings.add(medium)
 
 
 class DuplicateIndex(MediaIndex):

@@ -24,6 +24,7 @@ __all__ = ["Journal"]
 _HEADER: Final = 64
 _MAGIC: Final = b"GASROWS1"
 _FIRST: Final = 64
+_AHEAD: Final = 1 << 16
 
 
 class Journal:
@@ -50,6 +51,7 @@ class Journal:
         self.dtype = dtype
         self.writable = writable
         self._length = 0
+        self._reserved = 0
         self._descriptor = -1
         self._memory: NDArray[Any] = np.zeros(0 if folder else _FIRST, dtype)
         self._map: mmap.mmap | None = None
@@ -83,6 +85,8 @@ class Journal:
     def close(self) -> None:
         """Give the file and its lock back; rows that were handed out stay readable."""
         if self._descriptor >= 0:
+            if self._reserved:
+                self._cut()
             # A map that is still in use holds a copy of the descriptor, and with it the lock.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
@@ -93,9 +97,10 @@ class Journal:
         if self._descriptor < 0:
             return self._memory[: self._length]
         if len(self._memory) < self._length:
-            size = _HEADER + self._length * self.dtype.itemsize
-            self._map = mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ)
-            self._memory = np.frombuffer(self._map, self.dtype, self._length, _HEADER)
+            # With the room kept for rows to come: a new map costs a page fault for each page that is looked at again.
+            count = max(self._length, self._whole())
+            self._map = mmap.mmap(self._descriptor, _HEADER + count * self.dtype.itemsize, prot=mmap.PROT_READ)
+            self._memory = np.frombuffer(self._map, self.dtype, count, _HEADER)
         return self._memory[: self._length]
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -117,6 +122,7 @@ class Journal:
         at = _HEADER + self._length * self.dtype.itemsize
         view = memoryview(rows.tobytes())
         try:
+            self._reserve(self._length + len(rows))
             while view:
                 written = os.pwrite(self._descriptor, view, at)
                 view, at = view[written:], at + written
@@ -166,8 +172,15 @@ class Journal:
         elif found != header:
             raise IntegrityError(f"The index {self._path} is of another version.", hint="Build it again.")
 
+    def _reserve(self, rows: int) -> None:
+        """Have the file end in room for more rows: a hole, which reads as rows of zeros, which are no rows."""
+        if rows > self._reserved:
+            self._reserved = rows + min(_AHEAD, max(_FIRST, rows // 8))
+            os.ftruncate(self._descriptor, _HEADER + self._reserved * self.dtype.itemsize)
+
     def _cut(self) -> None:
         """Cut a torn end off, so that the next row begins where it should."""
+        self._reserved = 0
         end = _HEADER + self._length * self.dtype.itemsize
         self.dropped = os.fstat(self._descriptor).st_size - end
         if self.dropped:

@@ -3,26 +3,32 @@
 Three questions, cheapest first: are bytes or pixels the same; is the 256-bit hash of the picture, laid down in any of
 eight ways, near one of the same prompt (8 bits) or of the whole store (4 bits); do segments agree. The second is
 answered exactly: of 9 parts of a hash at least one is unchanged when at most 8 bits are, and all rows that share a
-part are compared. The third looks up some bits of each segment and compares the pictures that share several.
+part are compared. The third is :mod:`gas.verification.pieces`.
+
+A video is a copy when most of its frames say so: of so few of its frames that one of them must have been found, the
+index is asked, and the rest are compared with the frames of the media that these point to.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gas.media.hashing import HASH_BITS, PLACINGS, distances
-from gas.media.segments import SEGMENT_BYTES, SEGMENTS, Segments, agreement, mirrored
+from gas.media.segments import SEGMENT_BYTES, SEGMENTS
 from gas.types import Modality
 from gas.verification.journal import Journal
-from gas.verification.postings import Postings, trusted_rows
-from gas.verification.prints import FramePrint, Seen
+from gas.verification.pieces import PieceIndex
+from gas.verification.postings import Entries, Postings, spread_codes, trusted_rows
+from gas.verification.prints import Seen
 
 __all__ = ["AGREEING", "PROMPT_BITS", "STORE_BITS", "Match", "PictureIndex", "name_key"]
 
@@ -50,13 +56,19 @@ _ROW: Final = np.dtype(
 )
 _MODALITIES: Final = tuple(Modality)
 _PARTS: Final = PROMPT_BITS + 1
-_TABLES: Final = 4
-_KEY_BITS: Final = 20
-_LONGEST: Final = 2000
-_VOTES: Final = 2
-_LOOKED_AT: Final = 6
 _FRAMES_NEEDED: Final = 0.6
+_MOST_ASKED: Final = 64
 _SALT: Final = np.uint64(0xD1B54A32D192ED03)
+
+
+class _Hit(NamedTuple):
+    """A row near to a frame; ``value`` is less the better it is: a distance, or minus the segments that agree."""
+
+    row: int
+    value: int
+    kind: str
+    placing: str
+    frame: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +118,8 @@ class PictureIndex:
         self._near_bits, self._prompt_bits, self._agreeing = near_bits, prompt_bits, agreeing
         trusted = trusted_rows(folder, "hashes")
         self.journal = Journal(folder, "pictures", _ROW, trusted=trusted, writable=writable)
-        self._hashes = Postings(folder, "hashes", self.journal, _hash_keys, largest=524288, density=1)
-        self._pieces = Postings(folder, "segments", self.journal, _segment_keys, largest=65536, density=2)
+        self._hashes = Postings(folder, "hashes", self.journal, _hash_entries, largest=1048576)
+        self._pieces = PieceIndex(folder, self.journal, agreeing)
 
     def __len__(self) -> int:
         return len(self.journal)
@@ -122,19 +134,18 @@ class PictureIndex:
         self._hashes.refresh()
         self._pieces.refresh()
 
-    def add(self, medium: Seen) -> None:
-        """Remember a medium."""
-        prints = medium.prints()
-        rows = np.zeros(len(prints), _ROW)
-        for at, (row, frame) in enumerate(zip(rows, prints, strict=True)):
-            count = len(frame.segments)
-            row["sha256"] = _digest(medium.sha256)
-            row["pixels"] = int(medium.pixels or "0", 16) % 2**64
-            row["prompt"], row["owner"] = name_key(medium.prompt), name_key(medium.owner)
-            row["modality"], row["frame"], row["segments"] = _MODALITIES.index(medium.modality), at, count
-            row["hash"] = frame.upright
-            row["pieces"][:count], row["places"][:count] = frame.segments.hashes, frame.segments.places
-        self.add_rows(rows)
+    def add_new(self, media: Sequence[Seen]) -> list[Seen]:
+        """Remember those media that are not known by their bytes yet, many at once; returns them."""
+        digests = np.array([_digest(medium.sha256) for medium in media], np.uint8).reshape(-1, 32)
+        keys, sketches = _name_keys(digests)
+        rows, which = self._hashes.find(spread_codes(keys)[None], sketches, 0)
+        same = (self.journal.rows()["sha256"][rows] == digests[which]).all(axis=1)
+        # Of a video whose writer was killed there may be a part.
+        held = np.bincount(which[same], minlength=len(media))
+        new = {one.sha256: one for one, count in zip(media, held.tolist(), strict=True) if count < len(one.prints())}
+        if new:
+            self.add_rows(_as_rows(list(new.values())))
+        return list(new.values())
 
     def add_rows(self, rows: NDArray[Any]) -> None:
         """Remember rows of :meth:`row_type`, many at once."""
@@ -151,8 +162,11 @@ class PictureIndex:
         """The medium of the same bytes or pixels."""
         digest = _digest(medium.sha256)
         pixels = int(medium.pixels or "0", 16) % 2**64
-        keys = [_key(10, int(digest[:8].view("<u8")[0]))] + ([_key(11, pixels)] if pixels else [])
-        found, _ = self._hashes.find(np.array(keys, np.uint64))
+        keys, sketches = _name_keys(digest[None])
+        if pixels:
+            more = _pixel_keys(np.array([pixels], np.uint64))
+            keys, sketches = np.concatenate([keys, more[0]]), np.concatenate([sketches, more[1]])
+        found, _ = self._hashes.find(spread_codes(keys)[None], sketches, 0)
         if not len(found):
             return None
         rows = self._of_others(np.unique(found), medium)
@@ -165,22 +179,47 @@ class PictureIndex:
 
     def near(self, medium: Seen) -> Match | None:
         """The nearest medium by perceptual hash, as far as the thresholds reach."""
-        found: list[tuple[int, int, str, str, int]] = []
         prints = medium.prints()
-        for at, frame in enumerate(prints):
-            found.extend(
-                (row, distance, kind, placing, at) for row, distance, kind, placing in self._near(frame, medium)
-            )
-        return self._agreed(found, len(prints))
+        needed = _needed(len(prints))
+        found = []
+        for at in range(len(prints) - needed + 1):
+            found += self._near(self.within(prints[at].hashes, self._prompt_bits), medium, at)
+        if needed > 1:
+            hashes = self.journal.rows()["hash"]
+
+            def compare(at: int, rows: range) -> list[_Hit]:
+                apart = distances(prints[at].hashes[:, None], np.ascontiguousarray(hashes[rows.start : rows.stop]))
+                which, row = np.nonzero(apart <= self._prompt_bits)
+                hits = [(rows[r], int(apart[w, r]), w) for w, r in zip(which.tolist(), row.tolist(), strict=True)]
+                return self._near(hits, medium, at)
+
+            found += self._others(found, range(len(prints) - needed + 1, len(prints)), compare)
+        return self._agreed(found, needed)
 
     def by_segments(self, medium: Seen) -> Match | None:
         """The medium with which most segments agree, when enough do."""
-        found: list[tuple[int, int, str, str, int]] = []
         prints = medium.prints()
-        for at, frame in enumerate(prints):
-            rows = self._sharing(frame.segments, medium)
-            found.extend((row, -count, "segments", placing, at) for row, count, placing in rows)
-        return self._agreed(found, len(prints))
+        needed = _needed(len(prints))
+        # Frames with many segments first: they are found most surely.
+        usable = sorted(
+            (at for at, frame in enumerate(prints) if len(frame.segments) >= self._agreeing),
+            key=lambda at: -len(prints[at].segments),
+        )
+        if len(usable) < needed:
+            return None
+        asked = usable[: len(usable) - needed + 1]
+        shared = self._pieces.find([prints[at].segments for at in asked], name_key(medium.owner))
+        found = [_Hit(one.row, -one.agreeing, "segments", PLACINGS[one.mirrored], asked[one.frame]) for one in shared]
+        if needed > 1:
+
+            def compare(at: int, rows: range) -> list[_Hit]:
+                counts = ((row, self._pieces.agreement(prints[at].segments, row)) for row in rows)
+                return [
+                    _Hit(row, -count, "segments", PLACINGS[0], at) for row, count in counts if count >= self._agreeing
+                ]
+
+            found += self._others(found, usable[len(asked) :], compare)
+        return self._agreed(found, needed)
 
     def nearest(self, phash: NDArray[np.uint8]) -> Match | None:
         """The nearest medium however far, by looking at all rows; None when there is none."""
@@ -197,7 +236,9 @@ class PictureIndex:
             (row, distance, which hash), each row once, with its nearest hash.
         """
         keys = _part_keys(hashes)
-        rows, which = self._hashes.find(keys.reshape(-1))
+        rows, which = self._hashes.find(
+            spread_codes(keys.reshape(-1))[None], np.repeat(_sketches(hashes), keys.shape[1]), bits
+        )
         if not len(rows):
             return []
         which //= keys.shape[1]
@@ -209,13 +250,13 @@ class PictureIndex:
                 best[row] = (distance, int(which[at]))
         return [(row, distance, at) for row, (distance, at) in best.items()]
 
-    def _near(self, frame: FramePrint, medium: Seen) -> list[tuple[int, int, str, str]]:
+    def _near(self, hits: list[tuple[int, int, int]], medium: Seen, frame: int) -> list[_Hit]:
+        """Of rows with their distances and placings, those that are near enough to be copies."""
         prompt = name_key(medium.prompt)
         video = medium.modality is Modality.VIDEO
-        out = []
-        hits = self.within(frame.hashes, self._prompt_bits)
         kept = set(self._of_others(np.array([row for row, _, _ in hits], np.int64), medium).tolist())
         rows = self.journal.rows()
+        out = []
         for row, distance, which in hits:
             if row not in kept:
                 continue
@@ -223,55 +264,41 @@ class PictureIndex:
             # Several frames of a video have to agree, which is why each may be further away.
             if distance <= self._near_bits or same_prompt or video:
                 kind = "store" if distance <= self._near_bits or not same_prompt else "prompt"
-                out.append((row, distance, kind, PLACINGS[which]))
+                out.append(_Hit(row, distance, kind, PLACINGS[which], frame))
         return out
 
-    def _sharing(self, segments: Segments, medium: Seen) -> list[tuple[int, int, str]]:
-        if len(segments) < self._agreeing:
-            return []
-        both = (segments, mirrored(segments))
-        keys = np.concatenate([_piece_keys(one.hashes).reshape(-1) for one in both])
-        rows, which = self._pieces.find(keys, _LONGEST)
-        if not len(rows):
-            return []
-        side = which >= len(keys) // 2
-        # One segment found by two of its keys is one vote.
-        votes = np.unique((rows * 2 + side) * SEGMENTS + which // _TABLES % len(segments)) // SEGMENTS
-        places, counts = np.unique(votes, return_counts=True)
-        told = counts >= _VOTES
-        places, counts = places[told], counts[told]
-        order = np.argsort(-counts, kind="stable")[:_LOOKED_AT]
-        candidates = places[order]
-        kept = set(self._of_others(np.unique(candidates // 2), medium).tolist())
-        journal, out = self.journal.rows(), []
-        for place in candidates.tolist():
-            row, flipped = divmod(place, 2)
-            if row in kept:
-                held = journal[row]
-                count = int(held["segments"])
-                other = Segments(
-                    np.ascontiguousarray(held["pieces"][:count]), held["places"][:count].astype(np.float32)
-                )
-                agreeing = agreement(both[flipped], other)
-                if agreeing >= self._agreeing:
-                    out.append((row, agreeing, PLACINGS[flipped]))
-        return out
+    def _others(
+        self, found: list[_Hit], frames: Iterable[int], compare: Callable[[int, range], list[_Hit]]
+    ) -> list[_Hit]:
+        """What further frames have in common with the media that the first ones have pointed to."""
+        media = {self._rows_of(hit.row) for hit in sorted(found, key=lambda hit: hit.value)[:_MOST_ASKED]}
+        return [
+            hit for at in frames for rows in sorted(media, key=lambda rows: rows.start) for hit in compare(at, rows)
+        ]
 
-    def _agreed(self, found: list[tuple[int, int, str, str, int]], frames: int) -> Match | None:
+    def _rows_of(self, row: int) -> range:
+        """All rows of the medium of a row; they follow one another."""
+        rows = self.journal.rows()
+        name, start = self._name(row), row - int(rows["frame"][row])
+        stop = row + 1
+        while stop < len(rows) and rows["frame"][stop] and self._name(stop) == name:
+            stop += 1
+        return range(max(0, start), stop)
+
+    def _agreed(self, found: list[_Hit], needed: int) -> Match | None:
         """The medium that enough frames point to, and the best of what was found."""
-        by_name: dict[str, list[tuple[int, int, str, str, int]]] = {}
+        by_name: dict[str, list[_Hit]] = {}
         for hit in found:
-            by_name.setdefault(self._name(hit[0]), []).append(hit)
+            by_name.setdefault(self._name(hit.row), []).append(hit)
         enough = {
-            name: min(hits, key=lambda hit: hit[1])
+            name: min(hits, key=lambda hit: hit.value)
             for name, hits in by_name.items()
-            if len({hit[4] for hit in hits}) >= _FRAMES_NEEDED * frames
+            if len({hit.frame for hit in hits}) >= needed
         }
         if not enough:
             return None
-        name, (row, value, kind, placing, at) = min(enough.items(), key=lambda item: (item[1][1], item[0]))
-        del row, at
-        return Match(name, max(0, value), kind=kind, placing=placing, agreeing=max(0, -value))
+        name, hit = min(enough.items(), key=lambda item: (item[1].value, item[0]))
+        return Match(name, max(0, hit.value), kind=hit.kind, placing=hit.placing, agreeing=max(0, -hit.value))
 
     def _of_others(self, rows: NDArray[np.int64], medium: Seen) -> NDArray[np.int64]:
         owner = name_key(medium.owner)
@@ -279,6 +306,21 @@ class PictureIndex:
 
     def _name(self, row: int) -> str:
         return bytes(self.journal.rows()["sha256"][row]).hex()
+
+
+def _as_rows(media: Sequence[Seen]) -> NDArray[Any]:
+    """Rows of the journal, one a picture or frame."""
+    prints = [(medium, at, frame) for medium in media for at, frame in enumerate(medium.prints())]
+    rows = np.zeros(len(prints), _ROW)
+    for row, (medium, at, frame) in zip(rows, prints, strict=True):
+        count = len(frame.segments)
+        row["sha256"] = _digest(medium.sha256)
+        row["pixels"] = int(medium.pixels or "0", 16) % 2**64
+        row["prompt"], row["owner"] = name_key(medium.prompt), name_key(medium.owner)
+        row["modality"], row["frame"], row["segments"] = _MODALITIES.index(medium.modality), at, count
+        row["hash"] = frame.upright
+        row["pieces"][:count], row["places"][:count] = frame.segments.hashes, frame.segments.places
+    return rows
 
 
 def name_key(text: str) -> int:
@@ -295,8 +337,13 @@ def _digest(sha256: str) -> NDArray[np.uint8]:
     return np.frombuffer(data if len(data) == 32 else hashlib.sha256(sha256.encode()).digest(), np.uint8)
 
 
-def _key(table: int, value: int) -> int:
-    return (value ^ (table + 1) * int(_SALT)) % 2**64
+def _needed(frames: int) -> int:
+    """How many frames of a medium have to say that it is a copy."""
+    return max(1, math.ceil(_FRAMES_NEEDED * frames - 1e-9))
+
+
+def _salt(table: int) -> np.uint64:
+    return np.uint64((table + 1) * int(_SALT) % 2**64)
 
 
 def _part_keys(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -308,31 +355,33 @@ def _part_keys(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
         packed = np.zeros((len(hashes), 8), np.uint8)
         part = np.packbits(bits[:, start:stop], axis=1)
         packed[:, : part.shape[1]] = part
-        out[:, table] = packed.view("<u8")[:, 0] ^ np.uint64((table + 1) * int(_SALT) % 2**64)
+        out[:, table] = packed.view("<u8")[:, 0] ^ _salt(table)
     return out
 
 
-def _hash_keys(rows: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    numbers = np.arange(len(rows))
-    digests = np.ascontiguousarray(rows["sha256"][:, :8]).view("<u8")[:, 0]
-    names = digests ^ np.uint64(11 * int(_SALT) % 2**64)
+def _sketches(hashes: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """32 bits of packed hashes, one of each eight; they differ in no more bits than the hashes: (n, 32) to (n,)."""
+    column = hashes & (np.uint8(128) >> (np.arange(HASH_BITS // 8) % 8).astype(np.uint8))
+    return np.ascontiguousarray(np.packbits(column != 0, axis=1)).view("<u4")[:, 0].astype(np.uint32)
+
+
+def _name_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    words = np.ascontiguousarray(digests[:, :16]).view("<u8").astype(np.uint64)
+    return words[:, 0] ^ _salt(10), words[:, 1].astype(np.uint32)
+
+
+def _pixel_keys(pixels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    return pixels ^ _salt(11), pixels.astype(np.uint32)
+
+
+def _hash_entries(rows: NDArray[Any], first: int, table: int) -> Entries:
+    del table
+    numbers = np.arange(first, first + len(rows), dtype=np.uint32)
     known = np.flatnonzero(rows["pixels"])
-    pixels = rows["pixels"][known].astype(np.uint64) ^ np.uint64(12 * int(_SALT) % 2**64)
-    parts = _part_keys(np.ascontiguousarray(rows["hash"]))
-    keys = np.concatenate([parts.reshape(-1), names, pixels])
-    return keys, np.concatenate([np.repeat(numbers, _PARTS), numbers, known])
-
-
-def _piece_keys(pieces: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Keys of segments: (n, 16) to (n, 4); each takes every fourth of the first 80 bits."""
-    bits = np.unpackbits(pieces[:, : _TABLES * _KEY_BITS // 8], axis=1).reshape(len(pieces), _KEY_BITS, _TABLES)
-    weights = np.uint64(1) << np.arange(_KEY_BITS, dtype=np.uint64)
-    values = np.einsum("nkt,k->nt", bits.astype(np.uint64), weights)
-    return np.asarray(values | (np.arange(_TABLES, dtype=np.uint64) << np.uint64(40)))
-
-
-def _segment_keys(rows: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    filled = np.arange(SEGMENTS) < rows["segments"][:, None]
-    numbers, _ = np.nonzero(filled)
-    keys = _piece_keys(rows["pieces"][filled])
-    return keys.reshape(-1), np.repeat(numbers, _TABLES)
+    hashes = np.ascontiguousarray(rows["hash"])
+    names, pixels = _name_keys(rows["sha256"]), _pixel_keys(rows["pixels"][known].astype(np.uint64))
+    return Entries(
+        spread_codes(np.concatenate([_part_keys(hashes).reshape(-1), names[0], pixels[0]])),
+        np.concatenate([np.repeat(numbers, _PARTS), numbers, numbers[known]]),
+        np.concatenate([np.repeat(_sketches(hashes), _PARTS), names[1], pixels[1]]),
+    )

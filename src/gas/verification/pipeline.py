@@ -1,9 +1,10 @@
 """The judgement of one delivered medium: every reason against it, not only the first.
 
 Codes, in the order of the steps: ``stale``, ``too_large``, ``wrong_modality``; ``undecodable``, ``too_slow``,
-``too_much_memory``, ``decoder_crashed``; ``upscaled``, ``wrong_duration``; ``no_provenance``,
-``untrusted_provenance``, ``not_ai_declared``, ``no_model_name``, ``no_signing_time``, ``signed_too_early``,
-``signed_in_future``; ``duplicate``, ``near_duplicate``; ``not_aligned``.
+``too_much_memory``, ``decoder_crashed``; ``upscaled``, ``wrong_duration``; ``wrong_size``, ``not_changed``,
+``changed_outside`` of a picture that was sent along; ``no_provenance``,
+``untrusted_provenance``, ``unreadable_provenance``, ``not_ai_declared``, ``no_model_name``, ``no_signing_time``,
+``signed_too_early``, ``signed_in_future``; ``duplicate``, ``near_duplicate``; ``not_aligned``.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import Self
 
 from gas.clock import Clock, SystemClock
 from gas.errors import MediaRejected, Reason
-from gas.media.guard import GuardedDecoder
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 from gas.types import Modality
 from gas.verification.base import Alignment, Asked, Embedder, Verdict, VerificationRules
 from gas.verification.decoding import MediumDecoder
 from gas.verification.duplicates import MediaIndex
+from gas.verification.examiner import Examiner
 from gas.verification.provenance import TrustList
 from gas.verification.steps import (
+    LOOKED_AT,
     Accept,
     Aligned,
     Case,
     Copies,
     Decode,
+    Edited,
     EmbeddingCopies,
     Provenance,
     Shape,
@@ -46,9 +49,9 @@ class Verifier:
         index: What was seen before. A verified medium enters it; a refused one doesn't.
         anchors_pem: Trusted root certificates in PEM, see :func:`gas.verification.provenance.check_anchors`.
         limits: What a medium may cost.
-        decoder: Where media are decoded; one child process, started with the first medium and ended by
-            :meth:`close`, when left out.
-        guarded: False decodes in this process: for media from oneself only.
+        decoder: Where media are decoded and their credentials checked, by the same anchors; one child process,
+            started with the first medium and ended by :meth:`close`, when left out.
+        guarded: False does both in this process: for media from oneself only.
         alignments: Models whose consensus says whether a medium shows its prompt; none: not judged.
         embedder: For embeddings of pictures; the index must have been made for its size.
         rules: What else is asked.
@@ -61,7 +64,7 @@ class Verifier:
         anchors_pem: bytes,
         *,
         limits: MediaLimits = DEFAULT_LIMITS,
-        decoder: GuardedDecoder | None = None,
+        decoder: Examiner | None = None,
         guarded: bool = True,
         alignments: Sequence[Alignment] = (),
         embedder: Embedder | None = None,
@@ -69,15 +72,17 @@ class Verifier:
         clock: Clock | None = None,
     ) -> None:
         rules = rules or VerificationRules()
-        self._own = GuardedDecoder(limits) if guarded and decoder is None else None
+        self._own = Examiner(anchors_pem, limits) if guarded and decoder is None else None
+        examiner = decoder or self._own
         self._clock = clock or SystemClock()
         self.steps: tuple[Step, ...] = (
             SizeAndType(limits),
-            Decode(MediumDecoder(limits, decoder or self._own)),
+            Decode(examiner or MediumDecoder(limits), LOOKED_AT if alignments or embedder else 0),
             Shape(rules),
-            Provenance(TrustList(anchors_pem), rules),
-            Copies(index, embedder),
-            EmbeddingCopies(index),
+            Edited(),
+            Provenance(examiner or TrustList(anchors_pem), rules),
+            Copies(index),
+            EmbeddingCopies(index, embedder),
             Aligned(alignments),
             Accept(index),
         )
@@ -108,7 +113,8 @@ class Verifier:
             ``requested_tier``, ``tiers_below``, ``edge_steepness``; ``issuer``, ``model``, ``source_type``,
             ``signed_at``; what :meth:`gas.verification.prints.Seen.as_facts` needs to build the index again
             (``phash`` is its 256 bits in hex); ``duplicate_of`` with ``duplicate_kind``, ``distance``, ``placing``
-            and ``agreeing``; ``alignment`` by model; ``timings``, milliseconds by step; ``skipped``, why by step.
+            and ``agreeing``; ``alignment`` by model; ``edit`` (see
+            :class:`gas.verification.edits.EditMeasures`); ``timings``, milliseconds by step; ``skipped``, why by step.
 
         Raises:
             gas.errors.InfrastructureError: No decoding process can be started, or the index can't be written.

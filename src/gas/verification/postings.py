@@ -1,9 +1,13 @@
 """Which rows hold a key: sorted runs of postings on disk, mapped into memory, and a small table for the newest rows.
 
-A run covers a stretch of a journal's rows and is one file: the buckets' ends, then the rows of each bucket. It is
-written aside, synced and renamed, so that there is never half a run; a run that is missing is built again from the
-journal. Small runs are merged into larger ones, eight at a time. Keys are spread over buckets by a multiplication,
-so a bucket also holds rows of a few other keys: callers check what they get.
+A posting is eight bytes: a number (a row, or a row and a place in it) and a sketch of 32 more bits of what the number
+stands for. A look-up reads the buckets of its codes one after the other and keeps the postings whose sketch is near to
+the one that is asked for; what a sketch refuses is never fetched from the rows.
+
+A run covers a stretch of a journal's rows and is one file: for each table the ends of its buckets, then the postings
+of each table and bucket. It is written aside, synced and renamed, so that there is never half a run; a run that is
+missing is built again from the journal. Runs of one size are merged four at a time. Callers check what they get:
+a bucket holds postings of other codes too.
 """
 
 from __future__ import annotations
@@ -23,16 +27,36 @@ from numpy.typing import NDArray
 from gas.errors import StorageError
 from gas.verification.journal import Journal
 
-__all__ = ["KeysOf", "Postings", "trusted_rows"]
+__all__ = ["Entries", "EntriesOf", "Postings", "spread_codes", "trusted_rows"]
 
-KeysOf: TypeAlias = Callable[[NDArray[Any]], tuple[NDArray[np.uint64], NDArray[np.int64]]]
-"""Keys of rows: from structured rows to (m,) keys and, for each, the number of its row among those given."""
 
-_MAGIC: Final = b"GASRUN01"
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Postings of rows, in the order of the rows.
+
+    Attributes:
+        codes: uint32, (m,); their first bits choose the bucket, and should differ.
+        numbers: uint32, (m,): what a look-up gives back.
+        sketches: uint32, (m,): 32 bits more.
+    """
+
+    codes: NDArray[np.uint32]
+    numbers: NDArray[np.uint32]
+    sketches: NDArray[np.uint32]
+
+
+EntriesOf: TypeAlias = Callable[[NDArray[Any], int, int], Entries]
+"""Postings of structured rows in one table: (rows, number of the first of them, table)."""
+
+_MAGIC: Final = b"GASRUN02"
 _HEADER: Final = 64
 _FLUSH: Final = 1024
-_FANOUT: Final = 8
+_FANOUT: Final = 4
+_AT_ONCE: Final = 16384
+_CODE_BITS: Final = 32
+_SKETCH: Final = np.uint64(0xFFFFFFFF)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +65,7 @@ class _Run:
     last: int
     bits: int
     ends: NDArray[np.uint32]
-    rows: NDArray[np.uint32]
+    postings: NDArray[np.uint64]
     path: Path | None
 
     def __len__(self) -> int:
@@ -49,13 +73,15 @@ class _Run:
 
 
 class Postings:
-    """Rows by key. Not safe to be shared by threads without a lock.
+    """Numbers by code. Not safe to be shared by threads without a lock.
 
     Args:
         folder: Of the runs; None keeps everything in memory.
         name: Of the runs' files.
         journal: Whose rows are found.
-        keys_of: Their keys.
+        entries_of: Their postings.
+        tables: How many codes an entry has; each table is asked with a code of its own.
+        code_bits: So many first bits of a code say something.
         largest: Rows of the largest run; bounds the memory of a merge.
         density: Mean number of postings a bucket.
     """
@@ -65,17 +91,21 @@ class Postings:
         folder: Path | None,
         name: str,
         journal: Journal,
-        keys_of: KeysOf,
+        entries_of: EntriesOf,
         *,
-        largest: int = 65536,
+        tables: int = 1,
+        code_bits: int = _CODE_BITS,
+        largest: int = 262144,
         density: int = 2,
     ) -> None:
-        self._folder, self._name, self._journal, self._keys_of = folder, name, journal, keys_of
-        self._largest, self._density = largest, density
+        self._folder, self._name, self._journal, self._entries_of = folder, name, journal, entries_of
+        self._tables, self._code_bits, self._largest, self._density = tables, code_bits, largest, density
         self._runs: list[_Run] = []
         self._tail: defaultdict[int, list[int]] = defaultdict(list)
         self._covered = 0
         self._known = 0
+        if folder is not None and journal.writable:
+            self._load(folder)
         self.refresh()
 
     @property
@@ -87,50 +117,70 @@ class Postings:
         """Take in the rows that the journal has by now."""
         if self._folder is not None and not self._journal.writable:
             # Runs of the writer's that were merged away stay readable for who has them mapped.
-            self._load()
-        elif self._folder is not None and not self._runs:
-            self._load()
+            self._load(self._folder)
         total = len(self._journal)
-        while self._journal.writable and total - self._covered >= _FLUSH:
+        while total - self._covered >= _FLUSH:
             self._flush(min(total, self._covered + self._bulk(total - self._covered)))
         if total > self._known:
-            keys, numbers = self._keys_of(self._journal.rows()[self._known : total])
-            for key, number in zip(keys.tolist(), (numbers + self._known).tolist(), strict=True):
-                self._tail[key].append(number)
+            rows = self._journal.rows()[self._known : total]
+            for table in range(self._tables):
+                new = self._entries_of(rows, self._known, table)
+                keys = new.codes.astype(np.uint64) | np.uint64(table << _CODE_BITS)
+                for key, posting in zip(keys.tolist(), _packed(new).tolist(), strict=True):
+                    self._tail[key].append(posting)
             self._known = total
 
-    def find(self, keys: NDArray[np.uint64], longest: int = 1 << 30) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows that may hold the keys.
+    def find(
+        self, codes: NDArray[np.uint32], sketches: NDArray[np.uint32], near: int, longest: int = 1 << 30
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers that may be meant.
 
         Args:
-            keys: uint64, (k,).
-            longest: Buckets with more rows say too little and are passed over.
+            codes: uint32, (tables, k).
+            sketches: uint32, (k,).
+            near: Largest distance of sketches, 0..32 bits.
+            longest: Buckets with more postings say too little and are passed over.
 
         Returns:
-            Rows and the positions of their keys, both (m,); in no order.
+            Numbers and the positions 0..k-1 of what was asked, both (m,); in no order, and the same pair as often as
+            it was found.
         """
-        rows: list[NDArray[np.int64]] = []
+        asked = codes.shape[1]
+        found: list[NDArray[np.uint64]] = []
         which: list[NDArray[np.int64]] = []
-        spread = _spread(keys)
+        flat = codes.reshape(-1)
+        all_sketches = np.tile(sketches, len(codes))
         for run in self._runs:
-            bucket = spread >> np.uint64(64 - run.bits)
-            start, stop = run.ends[bucket].astype(np.int64), run.ends[bucket + np.uint64(1)].astype(np.int64)
-            count = stop - start
+            bucket = (flat >> np.uint32(_CODE_BITS - run.bits)).astype(np.int64)
+            bucket += np.repeat(np.arange(len(codes)) * ((1 << run.bits) + 1), asked)
+            start = run.ends[bucket].astype(np.int64)
+            count = run.ends[bucket + 1].astype(np.int64) - start
             count[count > longest] = 0
-            held = np.flatnonzero(count)
-            if len(held):
-                count, start = count[held], start[held]
-                shift = np.repeat(start - np.cumsum(count) + count, count)
-                rows.append(run.rows[shift + np.arange(len(shift))].astype(np.int64))
-                which.append(np.repeat(held, count))
+            ends = np.cumsum(count)
+            total = int(ends[-1]) if len(ends) else 0
+            if total:
+                places = np.repeat(start - (ends - count), count)
+                places += np.arange(total)
+                postings = run.postings[places]
+                apart = np.bitwise_count(postings.astype(np.uint32) ^ np.repeat(all_sketches, count))
+                kept = np.flatnonzero(apart <= near)
+                found.append(postings[kept])
+                which.append(np.searchsorted(ends, kept, side="right") % asked)
         if self._tail:
-            found = [(number, at) for at, key in enumerate(keys.tolist()) for number in self._tail.get(key, ())]
-            if found:
-                pairs = np.array(found, np.int64)
-                rows.append(pairs[:, 0])
-                which.append(pairs[:, 1])
-        nothing = np.zeros(0, np.int64)
-        return np.concatenate([nothing, *rows]), np.concatenate([nothing, *which])
+            pairs = [
+                (posting, at)
+                for table, row in enumerate(codes.tolist())
+                for at, code in enumerate(row)
+                for posting in self._tail.get(table << _CODE_BITS | code, ())
+            ]
+            if pairs:
+                postings = np.array([posting for posting, _ in pairs], np.uint64)
+                at = np.array([at for _, at in pairs], np.int64)
+                kept = np.flatnonzero(np.bitwise_count(postings.astype(np.uint32) ^ sketches[at]) <= near)
+                found.append(postings[kept])
+                which.append(at[kept])
+        all_found = np.concatenate([np.zeros(0, np.uint64), *found])
+        return (all_found >> np.uint64(32)).astype(np.int64), np.concatenate([np.zeros(0, np.int64), *which])
 
     def _bulk(self, waiting: int) -> int:
         """How many waiting rows go into one run: as many as a merge would bring together anyway."""
@@ -151,50 +201,82 @@ class Postings:
             merged = self._build(group[0].first, group[-1].last)
             self._runs[-_FANOUT:] = [merged]
             for run in group:
-                if run.path is not None:
+                if run.path is not None and self._journal.writable:
                     run.path.unlink(missing_ok=True)
 
     def _build(self, first: int, last: int) -> _Run:
-        keys, numbers = self._keys_of(self._journal.rows()[first:last])
-        bits = max(8, min(30, (max(1, len(keys) // self._density) - 1).bit_length()))
-        bucket = (_spread(keys) >> np.uint64(64 - bits)).astype(np.uint32)
-        order = np.argsort(bucket, kind="stable")
-        ends = np.zeros((1 << bits) + 1, np.uint32)
-        ends[1:] = np.cumsum(np.bincount(bucket, minlength=1 << bits), dtype=np.uint32)
-        rows = (numbers + first).astype(np.uint32)[order]
-        if self._folder is None:
-            return _Run(first, last, bits, ends, rows, None)
-        self._journal.sync()
-        path = self._folder / f"{self._name}-{first:010d}-{last:010d}.run"
-        fields = np.array([first, last, bits, len(rows)], "<u8").tobytes()
-        header = (_MAGIC + fields + zlib.crc32(fields).to_bytes(4, "little")).ljust(_HEADER, b"\0")
-        aside = path.with_suffix(".new")
+        """A run of rows; on disk when this process writes the index. One table at a time is in memory."""
+        bits, postings, ends = 0, 0, []
+        aside = path = None
+        parts: list[NDArray[np.uint64]] = []
+        descriptor = -1
+        if self._folder is not None and self._journal.writable:
+            self._journal.sync()
+            path = self._folder / f"{self._name}-{first:010d}-{last:010d}.run"
+            aside = path.with_suffix(".new")
         try:
-            with aside.open("wb") as file:
-                for part in (header, ends.tobytes(), rows.tobytes()):
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
+            for table in range(self._tables):
+                codes, packed = self._gathered(first, last, table)
+                if not table:
+                    wanted = (max(1, len(codes) // self._density) - 1).bit_length()
+                    bits = max(8, min(self._code_bits, wanted))
+                    start = _start(self._tables, bits)
+                    if aside is not None:
+                        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                codes >>= np.uint32(_CODE_BITS - bits)
+                table_ends = np.empty((1 << bits) + 1, np.uint32)
+                table_ends[0] = postings
+                np.cumsum(np.bincount(codes, minlength=1 << bits), out=table_ends[1:], dtype=np.uint32)
+                table_ends[1:] += np.uint32(postings)
+                # Sorting numbers is several times quicker than sorting by them.
+                order = codes.astype(np.uint64) << np.uint64(32) | np.arange(len(codes), dtype=np.uint64)
+                order.sort()
+                packed = packed[order & np.uint64(0xFFFFFFFF)]
+                if descriptor < 0:
+                    ends.append(table_ends)
+                    parts.append(packed)
+                else:
+                    _write(descriptor, table_ends, _HEADER + 4 * table * len(table_ends))
+                    _write(descriptor, packed, start + 8 * postings)
+                postings += len(packed)
+            if descriptor >= 0:
+                fields = np.array([first, last, bits, postings, self._tables], "<u8").tobytes()
+                header = (_MAGIC + fields + zlib.crc32(fields).to_bytes(4, "little")).ljust(_HEADER, b"\0")
+                _write(descriptor, np.frombuffer(header, np.uint8), 0)
+                os.ftruncate(descriptor, start + 8 * postings)
+                os.fsync(descriptor)
+        except OSError as error:
+            raise StorageError(f"The index can't be written ({error.strerror}).") from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        if aside is None or path is None:
+            return _Run(first, last, bits, np.concatenate(ends), np.concatenate(parts), None)
+        try:
             aside.replace(path)
         except OSError as error:
             raise StorageError(f"The index can't be written ({error.strerror}).") from error
-        run = _read_run(path)
+        run = _read_run(path, self._tables)
         if run is None:
             raise StorageError("A run of the index is not as it was written.")
         return run
 
-    def _load(self) -> None:
+    def _gathered(self, first: int, last: int, table: int) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        rows = self._journal.rows()
+        codes, packed = [], []
+        for start in range(first, last, _AT_ONCE):
+            part = self._entries_of(rows[start : min(last, start + _AT_ONCE)], start, table)
+            codes.append(part.codes)
+            packed.append(_packed(part))
+        return np.concatenate(codes), np.concatenate(packed)
+
+    def _load(self, folder: Path) -> None:
         """The runs on disk that follow one another from the first row on; the longest first where two overlap."""
-        if self._folder is None:
-            return
-        covered, runs = 0, []
-        for run in _chain(self._folder, self._name):
-            if run.last > len(self._journal):
-                break
-            runs.append(run)
-            covered = run.last
+        chain = _chain(folder, self._name, self._tables, {run.path: run for run in self._runs})
+        runs = [run for run in chain if run.last <= len(self._journal)]
+        covered = runs[-1].last if runs else 0
         if self._journal.writable:
-            for path in self._folder.glob(f"{self._name}-*"):
+            for path in folder.glob(f"{self._name}-*"):
                 if path not in {run.path for run in runs}:
                     path.unlink(missing_ok=True)
         if covered > self._covered:
@@ -203,46 +285,67 @@ class Postings:
             self._known = covered
 
 
-def trusted_rows(folder: Path | None, name: str) -> int:
+def spread_codes(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Codes whose first bits are spread evenly, of keys that may be alike; uint64 (m,) to uint32 (m,)."""
+    mixed = (keys ^ keys >> np.uint64(32)) * _SPREAD
+    return ((mixed ^ mixed >> np.uint64(29)) * _SPREAD >> np.uint64(32)).astype(np.uint32)
+
+
+def trusted_rows(folder: Path | None, name: str, tables: int = 1) -> int:
     """How many rows the runs on disk cover: so many of the journal were whole and synced."""
-    return 0 if folder is None else max((run.last for run in _chain(folder, name)), default=0)
+    return 0 if folder is None else max((run.last for run in _chain(folder, name, tables, {})), default=0)
 
 
-def _chain(folder: Path, name: str) -> list[_Run]:
-    found: dict[int, list[Path]] = defaultdict(list)
-    for path in folder.glob(f"{name}-*.run"):
-        found[int(path.stem.rsplit("-", 2)[1])].append(path)
+def _packed(entries: Entries) -> NDArray[np.uint64]:
+    return entries.numbers.astype(np.uint64) << np.uint64(32) | entries.sketches.astype(np.uint64)
+
+
+def _start(tables: int, bits: int) -> int:
+    """Where in the file of a run the postings begin."""
+    return _HEADER + (4 * tables * ((1 << bits) + 1) + 7) // 8 * 8
+
+
+def _write(descriptor: int, array: NDArray[Any], at: int) -> None:
+    view = array.view(np.uint8).data
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view, at = view[written:], at + written
+
+
+def _chain(folder: Path, name: str, tables: int, known: dict[Path | None, _Run]) -> list[_Run]:
     runs: list[_Run] = []
-    at = 0
-    while at in found:
-        run = next((run for path in sorted(found[at], reverse=True) if (run := _read_run(path)) is not None), None)
-        if run is None:
+    for _ in range(_TRIES):
+        found: dict[int, list[Path]] = defaultdict(list)
+        for path in folder.glob(f"{name}-*.run"):
+            found[int(path.stem.rsplit("-", 2)[1])].append(path)
+        runs, at = [], 0
+        while at in found:
+            read = (known.get(path) or _read_run(path, tables) for path in sorted(found[at], reverse=True))
+            run = next((run for run in read if run is not None), None)
+            if run is None:
+                break
+            runs.append(run)
+            at = run.last
+        # A file that was there a moment ago was merged into another one by the writer: look again.
+        if all(path.exists() for paths in found.values() for path in paths):
             break
-        runs.append(run)
-        at = run.last
     return runs
 
 
-def _read_run(path: Path) -> _Run | None:
+def _read_run(path: Path, tables: int) -> _Run | None:
     """A run, mapped; None when it is not whole."""
     try:
         with path.open("rb") as file:
-            # Look-ups go everywhere in the file: a page fault each would cost more than all the rest.
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            data = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+            data = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     except (OSError, ValueError):
         return None
-    fields = data[8:40]
-    if data[:8] != _MAGIC or zlib.crc32(fields).to_bytes(4, "little") != data[40:44]:
+    fields = data[8:48]
+    if data[:8] != _MAGIC or zlib.crc32(fields).to_bytes(4, "little") != data[48:52]:
         return None
-    first, last, bits, count = (int(value) for value in np.frombuffer(fields, "<u8"))
-    buckets = (1 << bits) + 1
-    if len(data) != _HEADER + 4 * (buckets + count):
+    first, last, bits, count, held = (int(value) for value in np.frombuffer(fields, "<u8"))
+    if held != tables or len(data) != _start(tables, bits) + 8 * count:
         return None
-    ends = np.frombuffer(data, np.uint32, buckets, _HEADER)
-    return _Run(first, last, bits, ends, np.frombuffer(data, np.uint32, count, _HEADER + 4 * buckets), path)
-
-
-def _spread(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = (keys ^ keys >> np.uint64(32)) * _SPREAD
-    return (mixed ^ mixed >> np.uint64(29)) * _SPREAD
+    # Look-ups go everywhere in the file, and should find it read.
+    data.madvise(mmap.MADV_WILLNEED)
+    ends = np.frombuffer(data, np.uint32, tables * ((1 << bits) + 1), _HEADER)
+    return _Run(first, last, bits, ends, np.frombuffer(data, np.uint64, count, _start(tables, bits)), path)

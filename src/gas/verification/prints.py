@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,10 +138,9 @@ class Seen:
             raise IntegrityError(f"The facts of the medium {sha256[:16]} can't be read.") from error
 
 
-def print_picture(rgb: RGB, small: RGB | None = None) -> FramePrint:
-    """Hashes of a picture (uint8, (h, w, 3)); ``small``: its thumbnail, where there is one already."""
-    small = thumbnail(rgb, _SIDE) if small is None else small
-    return FramePrint(placed_hashes(small), find_segments(small))
+def print_picture(rgb: RGB) -> FramePrint:
+    """Hashes of a picture, uint8, (h, w, 3): of its brightness, averaged over areas to a smaller side of 128 pixels."""
+    return _printed(_small(rgb))
 
 
 def print_frames(frames: list[RGB]) -> tuple[FramePrint, ...]:
@@ -148,14 +148,22 @@ def print_frames(frames: list[RGB]) -> tuple[FramePrint, ...]:
 
     Frames of one colour are left out, which all videos share that fade in or out, unless there are no others.
     """
-    small = [thumbnail(frame, _SIDE) for frame in frames]
+    small = [_small(frame) for frame in frames]
     telling = [picture for picture in small if float(picture.std()) >= _FLAT] or small
-    return tuple(print_picture(picture, picture) for picture in telling)
+    return tuple(_printed(picture) for picture in telling)
 
 
 def print_sound(mono: NDArray[np.float32], rate: int) -> NDArray[np.uint32]:
     """Fingerprint of a sound, see :func:`gas.media.soundprint.sound_words`."""
     return sound_words(mono, rate)
+
+
+def _small(rgb: RGB) -> NDArray[np.uint8]:
+    return thumbnail(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), _SIDE)
+
+
+def _printed(grey: NDArray[np.uint8]) -> FramePrint:
+    return FramePrint(placed_hashes(grey), find_segments(grey))
 
 
 def _no_segments() -> Segments:

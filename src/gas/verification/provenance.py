@@ -3,7 +3,8 @@
 What is covered: an intact manifest inside the medium, signed by a certificate under one of the given anchors, which
 says that a trained model made the medium; nothing is fetched from anywhere. What is not: whether the signer tells the
 truth (a trusted signer can put its name to a photo, and without a time-stamp service its own word on the time is all
-there is), revocation, and flaws of the native parser itself, which runs in this process.
+there is), revocation, and flaws of the native parser itself: for media from strangers there is
+:mod:`gas.verification.examiner`, which runs this in a child process.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import c2pa
-from cryptography import x509
 
 from gas.errors import ConfigurationError, MediaRejected
 
-__all__ = ["AI_SOURCE_TYPES", "Credentials", "TrustList", "check_anchors", "check_provenance"]
+__all__ = ["AI_SOURCE_TYPES", "REFUSALS", "Credentials", "TrustList", "check_anchors", "check_provenance"]
 
 AI_SOURCE_TYPES: Final = frozenset(
     f"http://cv.iptc.org/newscodes/digitalsourcetype/{name}"
     for name in ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
 )
 """IPTC source types that declare a medium as made, or changed, by a trained model."""
+
+REFUSALS: Final = frozenset({"no_provenance", "untrusted_provenance", "not_ai_declared"})
+"""Codes with which :meth:`TrustList.check` refuses."""
 
 _SETTINGS: Final[dict[str, Any]] = {
     "verify": {
@@ -66,6 +69,9 @@ def check_anchors(trust_anchors_pem: bytes) -> None:
     Raises:
         ConfigurationError: They are not one or more certificates in PEM.
     """
+    # Children that only check media do without this library.
+    from cryptography import x509
+
     try:
         x509.load_pem_x509_certificates(trust_anchors_pem)
     except ValueError as error:

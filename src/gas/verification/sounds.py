@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gas.errors import IntegrityError
-from gas.media.soundprint import overlap
+from gas.media.soundprint import SHORTEST, overlap
 from gas.verification.journal import Journal
 from gas.verification.pictures import Match, name_key
-from gas.verification.postings import Postings, trusted_rows
+from gas.verification.postings import Entries, Postings, spread_codes, trusted_rows
 from gas.verification.prints import Seen
 
 __all__ = ["SOUND_BITS", "EmbeddingIndex", "SoundIndex"]
@@ -33,9 +33,12 @@ _ROW: Final = np.dtype(
         ("crc", "<u4"),
     ]
 )
-_LONGEST: Final = 2000
-_LOOKED_AT: Final = 8
+_LONGEST: Final = 512
+_LOOKED_AT: Final = 48
+_TRIED: Final = 8
+_HOPEFUL: Final = 0.25
 _PARTS: Final = 40
+_FURTHEST: Final = 1 << 20
 
 
 class SoundIndex:
@@ -51,7 +54,7 @@ class SoundIndex:
         self._most = most
         trusted = trusted_rows(folder, "words")
         self.journal = Journal(folder, "sounds", _ROW, trusted=trusted, writable=writable)
-        self._words = Postings(folder, "words", self.journal, _word_keys, largest=65536, density=2)
+        self._words = Postings(folder, "words", self.journal, _word_entries)
 
     def __len__(self) -> int:
         return len(self.journal)
@@ -74,37 +77,58 @@ class SoundIndex:
         for at, part in enumerate(parts):
             rows[at]["part"], rows[at]["count"] = at, len(part)
             rows[at]["words"][: len(part)] = part
+        self.add_rows(rows)
+
+    def add_rows(self, rows: NDArray[Any]) -> None:
+        """Remember rows of the journal's type, many at once."""
         self.journal.append(rows)
         self._words.refresh()
 
     def same(self, medium: Seen) -> Match | None:
         """The sound of the same bytes."""
         digest = np.frombuffer(bytes.fromhex(medium.sha256), np.uint8)
-        found, _ = self._words.find(np.array([_name(digest)], np.uint64))
-        for row in self._of_others(np.unique(found), medium).tolist():
+        codes, sketches = _names(digest[None])
+        found, _ = self._words.find(codes[None], sketches, 0)
+        for row in self._of_others(np.unique(found // _WORDS), medium).tolist():
             if bytes(self.journal.rows()["sha256"][row]) == digest.tobytes():
                 return Match(medium.sha256, 0, exact=True, kind="bytes")
         return None
 
     def near(self, medium: Seen) -> Match | None:
         """The sound whose fingerprint lies best over this one's, when it is near enough."""
-        words = np.unique(medium.words[medium.words != 0])
+        places = np.flatnonzero(medium.words)
+        words = medium.words[places]
         if not len(words):
             return None
-        rows, which = self._words.find(words.astype(np.uint64), _LONGEST)
-        if not len(rows):
-            return None
-        # A word found in many buckets' company is still one vote.
-        votes = np.unique(rows * len(words) + which) // len(words)
-        places, counts = np.unique(votes, return_counts=True)
-        places = places[np.argsort(-counts, kind="stable")[:_LOOKED_AT]]
+        numbers, which = self._words.find(spread_codes(words.astype(np.uint64))[None], words, 0, _LONGEST)
+        rows, at = np.divmod(numbers, _WORDS)
+        # Words that both have at the same distance of time: a copy has many, chance one or two.
+        shifts = at - places[which] + _FURTHEST
+        slots, counts = np.unique(rows * (2 * _FURTHEST) + shifts, return_counts=True)
+        rows, shifts = np.divmod(slots[np.argsort(-counts, kind="stable")[:_LOOKED_AT]], 2 * _FURTHEST)
         best: Match | None = None
-        for row in self._of_others(places, medium).tolist():
+        for row in self._hopeful(medium, rows, shifts - _FURTHEST):
             held = self.journal.rows()[row]
             rate, count = overlap(medium.words, held["words"][: int(held["count"])].astype(np.uint32))
             if count and rate <= self._most and (best is None or rate * 256 < best.distance):
                 best = Match(bytes(held["sha256"]).hex(), round(256 * rate), kind="sound")
         return best
+
+    def _hopeful(self, medium: Seen, rows: NDArray[np.int64], shifts: NDArray[np.int64]) -> list[int]:
+        """Rows of others that are alike when laid at these shifts, the likest first."""
+        if not len(rows):
+            return []
+        at = np.arange(_WORDS) - shifts[:, None]
+        inside = (at >= 0) & (at < len(medium.words))
+        mine = np.where(inside, medium.words[at.clip(0, len(medium.words) - 1)], 0)
+        theirs = self.journal.rows()["words"][rows].astype(np.uint32)
+        told = (mine != 0) & (theirs != 0)
+        counts = told.sum(axis=1)
+        rates = (np.bitwise_count(mine ^ theirs) * told).sum(axis=1) / np.maximum(1, 32 * counts)
+        rates[counts < SHORTEST] = 1
+        order = np.argsort(rates, kind="stable")
+        likely = self._of_others(rows[order[rates[order] <= _HOPEFUL]], medium)
+        return list(dict.fromkeys(likely.tolist()))[:_TRIED]
 
     def _of_others(self, rows: NDArray[np.int64], medium: Seen) -> NDArray[np.int64]:
         owner = name_key(medium.owner)
@@ -173,12 +197,20 @@ class EmbeddingIndex:
         return Match(best[1], round(128 * (1 - best[0])), kind="embedding") if best else None
 
 
-def _name(digest: NDArray[np.uint8]) -> int:
-    return int(digest[:8].view("<u8")[0]) | 1 << 63
+def _names(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Codes and sketches of digests (n, 32)."""
+    words = np.ascontiguousarray(digests[:, :16]).view("<u8").astype(np.uint64)
+    return spread_codes(words[:, 0] | np.uint64(1 << 63)), words[:, 1].astype(np.uint32)
 
 
-def _word_keys(rows: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _word_entries(rows: NDArray[Any], first: int, table: int) -> Entries:
+    del table
     numbers, at = np.nonzero(rows["words"])
-    names = np.array([_name(row) for row in rows["sha256"]], np.uint64)
-    words = rows["words"][numbers, at].astype(np.uint64)
-    return np.concatenate([words, names]), np.concatenate([numbers, np.arange(len(rows))])
+    words = rows["words"][numbers, at].astype(np.uint32)
+    names = _names(rows["sha256"])
+    every = np.arange(len(rows))
+    return Entries(
+        np.concatenate([spread_codes(words.astype(np.uint64)), names[0]]),
+        ((np.concatenate([numbers, every]) + first) * _WORDS + np.concatenate([at, 0 * every])).astype(np.uint32),
+        np.concatenate([words, names[1]]),
+    )

@@ -7,27 +7,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
 
 from gas.errors import MediaRejected, Reason
-from gas.media.detail import edge_steepness
+from gas.media.detail import Detail
 from gas.media.hashing import pixel_key, thumbnail
-from gas.media.image import sniff_mime
+from gas.media.image import RGB, decode_image, sniff_mime
 from gas.media.limits import MediaLimits
+from gas.media.masks import decode_mask
 from gas.media.structure import check_parts
 from gas.scoring.generators import TIERS, image_tier, video_tier
 from gas.types import Modality
 from gas.verification.base import Alignment, Asked, Embedder, VerificationRules
-from gas.verification.decoding import Decoded, MediumDecoder
+from gas.verification.decoding import Decoded, Decoder
 from gas.verification.duplicates import Match, MediaIndex, Seen
-from gas.verification.prints import print_frames, print_picture, print_sound
-from gas.verification.provenance import Credentials, TrustList
+from gas.verification.edits import inner_box, measure_edit
+from gas.verification.prints import print_picture
+from gas.verification.provenance import Credentials
 
-__all__ = ["Accept", "Aligned", "Case", "Copies", "Decode", "EmbeddingCopies", "Provenance", "Shape", "SizeAndType",
-           "Skipped", "Step", "requested_tier"]  # fmt: skip
+__all__ = ["LOOKED_AT", "Accept", "Aligned", "Case", "Copies", "Decode", "Edited", "EmbeddingCopies", "Provenance",
+           "Shape", "SizeAndType", "Skipped", "Step", "Trust", "requested_tier"]  # fmt: skip
+
+LOOKED_AT: Final = 448
+"""Smaller side of the pictures that alignment models and embedders get, pixels; none takes more than 336."""
+
+_WHOLE: Final = 2**20
+_EMBEDDED: Final = 256
 
 # No GIF, whose frames the parser of credentials walks through one by one for seconds, and no BMP, which carries none.
 _TYPES: Final = {
@@ -59,6 +67,7 @@ class Case:
         facts: Measured so far, plain JSON.
         decoded: Once it is.
         credentials: Once they are trusted.
+        region: What is new in a changed picture, which is what copies of it and its prompt go by; None for others.
         seen: What the index will keep of it.
         version: Of the index when copies were last looked for.
     """
@@ -71,6 +80,7 @@ class Case:
     facts: dict[str, object] = field(default_factory=dict)
     decoded: Decoded | None = None
     credentials: Credentials | None = None
+    region: RGB | None = None
     seen: Seen | None = None
     version: int = -1
 
@@ -119,20 +129,38 @@ class SizeAndType:
         check_parts(case.data)
 
 
+class Trust(Protocol):
+    """Checks content credentials."""
+
+    def check(self, data: bytes, mime: str) -> Credentials:
+        """See :meth:`gas.verification.provenance.TrustList.check`."""
+        ...
+
+
 class Decode:
-    """Whether all of it decodes, within the limits."""
+    """Whether all of it decodes, within the limits.
+
+    Args:
+        decoder: Decodes and measures.
+        look: Smaller side of the pictures that later steps look at, pixels; 0 when none does.
+    """
 
     name = "decode"
 
-    def __init__(self, decoder: MediumDecoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, look: int = 0) -> None:
+        self._decoder, self._look = decoder, look
 
     def run(self, case: Case) -> None:
         """See :class:`Step`."""
         if any(reason.code in ("too_large", "wrong_modality", "undecodable") for reason in case.reasons):
             raise Skipped("its size or type is wrong")
         try:
-            case.decoded = self._decoder.decode(case.data, case.asked.modality)
+            modality = case.asked.modality
+            # Where a larger tier pays nothing, enlarging gains nothing; a changed picture has its source's size.
+            edit = case.asked.edit is not None
+            detail = not edit and requested_tier(modality, case.asked.parameters.get("resolution")) != 0
+            look = _WHOLE if edit else self._look
+            case.decoded = self._decoder.decode(case.data, modality, look=look, detail=detail)
         except MediaRejected as error:
             code = "undecodable" if error.error_code == "unsupported" else error.error_code
             raise MediaRejected(error.message, code=code) from error
@@ -157,25 +185,23 @@ class Shape:
         """See :class:`Step`."""
         if case.decoded is None:
             raise Skipped("it could not be decoded")
-        modality, rules = case.asked.modality, self._rules
+        modality = case.asked.modality
         tiers = TIERS[modality]
-        width, height = case.decoded.size
-        tier = 0
-        if modality is not Modality.AUDIO:
-            tier = image_tier(width, height) if modality is Modality.IMAGE else video_tier(width, height)
+        # Of a video the most detailed frame speaks for all.
+        detail = max(case.decoded.detail, key=lambda one: one.scale, default=Detail())
+        claimed = _tier(modality, case.decoded.size, 1.0)
+        tier = min(claimed, _tier(modality, case.decoded.size, detail.scale))
         wanted = requested_tier(modality, case.asked.parameters.get("resolution"))
         paid = tier if wanted is None else min(tier, wanted)
         case.facts |= {"tier": tiers[tier], "paid_tier": tiers[paid]}
         if wanted is not None:
             case.facts |= {"requested_tier": tiers[wanted], "tiers_below": max(0, wanted - tier)}
-        if paid > 0:
-            # Where a larger tier pays nothing, enlarging gains nothing.
-            found = [edge_steepness(picture) for picture in case.decoded.pictures]
-            steepness = max((value for value in found if value is not None), default=None)
-            if steepness is not None:
-                case.facts["edge_steepness"] = round(steepness, 4)
-                if steepness < rules.min_edge_steepness:
-                    case.refuse("upscaled", f"The medium claims {tiers[paid]} and holds the detail of a smaller one.")
+        if case.decoded.detail:
+            case.facts |= {"detail": detail.scale, "rhythm": detail.rhythm, "edge_steepness": detail.steepness}
+        gained = claimed if wanted is None else min(claimed, wanted)
+        # Videos were not measured enough for more than a lower tier.
+        if paid < gained and detail.sure and modality is Modality.IMAGE:
+            case.refuse("upscaled", f"The medium was enlarged to {tiers[claimed]}; it is {tiers[tier]} at most.")
         self._duration(case, case.decoded)
 
     def _duration(self, case: Case, decoded: Decoded) -> None:
@@ -191,12 +217,42 @@ class Shape:
             case.refuse("wrong_duration", f"{asked:g} s were asked for, and the medium has {seconds:.2f} s.")
 
 
+class Edited:
+    """Whether a picture that was sent along was changed where it was asked for, and nowhere else."""
+
+    name = "edit"
+
+    def run(self, case: Case) -> None:
+        """See :class:`Step`; what is new goes into the case's ``region``."""
+        edit = case.asked.edit
+        if edit is None:
+            raise Skipped("nothing was sent along to be changed")
+        if case.decoded is None or not case.decoded.pictures:
+            raise Skipped("it could not be decoded")
+        picture, source, mask = case.decoded.pictures[0], decode_image(edit.source), decode_mask(edit.mask)
+        if picture.shape != source.shape:
+            height, width = source.shape[:2]
+            raise MediaRejected(
+                f"The picture that was sent along has {width}x{height} pixels, and this one {picture.shape[1]}x"
+                f"{picture.shape[0]}.",
+                code="wrong_size",
+            )
+        found = measure_edit(source, picture, mask)
+        case.facts["edit"] = found.as_dict()
+        if found.unchanged_inside:
+            case.refuse("not_changed", "Inside the mask the picture is still the one that was sent along.")
+        if found.changed_outside:
+            case.refuse("changed_outside", "The picture was changed outside the mask too.")
+        top, left, bottom, right = inner_box(mask)
+        case.region = np.ascontiguousarray(picture[top:bottom, left:right])
+
+
 class Provenance:
     """Content credentials: trusted, AI-made, by a named model, signed after the challenge and not in the future."""
 
     name = "provenance"
 
-    def __init__(self, trust: TrustList, rules: VerificationRules) -> None:
+    def __init__(self, trust: Trust, rules: VerificationRules) -> None:
         self._trust, self._rules = trust, rules
 
     def run(self, case: Case) -> None:
@@ -227,14 +283,14 @@ class Copies:
 
     name = "copies"
 
-    def __init__(self, index: MediaIndex, embedder: Embedder | None) -> None:
-        self._index, self._embedder = index, embedder
+    def __init__(self, index: MediaIndex) -> None:
+        self._index = index
 
     def run(self, case: Case) -> None:
         """See :class:`Step`."""
         if case.decoded is None:
             raise Skipped("it could not be decoded")
-        seen = case.seen = _seen(case, case.decoded, self._embedder)
+        seen = case.seen = _seen(case, case.decoded)
         case.version = self._index.version
         _told(case, self._index.copy_of(seen))
         case.facts |= seen.as_facts()
@@ -245,13 +301,19 @@ class EmbeddingCopies:
 
     name = "embedding"
 
-    def __init__(self, index: MediaIndex) -> None:
-        self._index = index
+    def __init__(self, index: MediaIndex, embedder: Embedder | None = None) -> None:
+        self._index, self._embedder = index, embedder
 
     def run(self, case: Case) -> None:
         """See :class:`Step`."""
-        if case.seen is None or not len(case.seen.embedding):
+        if self._embedder is None or case.seen is None or case.decoded is None or not case.decoded.pictures:
             raise Skipped("there is no embedding of it")
+        if case.reasons:
+            raise Skipped("it is refused already")
+        pictures = case.decoded.pictures if case.region is None else (case.region,)
+        vector = self._embedder.embed(thumbnail(pictures[len(pictures) // 2], _EMBEDDED))
+        case.seen = replace(case.seen, embedding=vector)
+        case.facts |= case.seen.as_facts()
         _told(case, self._index.alike(case.seen))
 
 
@@ -271,7 +333,8 @@ class Aligned:
             raise Skipped("there is no picture to look at")
         if case.reasons:
             raise Skipped("it is refused already")
-        pictures, prompt = case.decoded.pictures, case.asked.prompt
+        pictures = case.decoded.pictures if case.region is None else (case.region,)
+        prompt = case.asked.prompt
         scores = {
             model.name: float(np.mean([model.score_pixels(picture, prompt) for picture in pictures]))
             for model in self._models
@@ -298,6 +361,14 @@ class Accept:
         _told(case, self._index.claim(case.seen, since=case.version))
 
 
+def _tier(modality: Modality, size: tuple[int, int], scale: float) -> int:
+    """Index of the tier of a picture or video that is shrunk by ``scale``."""
+    if modality is Modality.AUDIO:
+        return 0
+    width, height = (round(side * scale) for side in size)
+    return image_tier(width, height) if modality is Modality.IMAGE else video_tier(width, height)
+
+
 def requested_tier(modality: Modality, resolution: object) -> int | None:
     """The tier that a task's ``resolution`` names, as an index into its modality's tiers; None when it names none.
 
@@ -315,20 +386,19 @@ def requested_tier(modality: Modality, resolution: object) -> int | None:
     return None
 
 
-def _seen(case: Case, decoded: Decoded, embedder: Embedder | None) -> Seen:
+def _seen(case: Case, decoded: Decoded) -> Seen:
     asked = case.asked
     common = {"prompt": asked.prompt, "owner": asked.owner, "modality": asked.modality}
-    if decoded.sound is not None:
-        return Seen(case.sha256, words=print_sound(*decoded.sound), **common)  # type: ignore[arg-type]
-    pictures = decoded.pictures
-    frames = (print_picture(pictures[0]),) if asked.modality is Modality.IMAGE else print_frames(list(pictures))
-    middle = pictures[len(pictures) // 2]
+    if not decoded.prints:
+        return Seen(case.sha256, words=decoded.words, **common)  # type: ignore[arg-type]
+    frames, pixels = decoded.prints, decoded.pixels
+    if case.region is not None:
+        frames, pixels = (print_picture(case.region),), f"{pixel_key(case.region):016x}"
     return Seen(
         case.sha256,
         phash=int.from_bytes(frames[0].upright.tobytes(), "big"),
-        pixels=f"{pixel_key(middle):016x}" if asked.modality is Modality.IMAGE else "",
+        pixels=pixels,
         frames=frames,
-        embedding=embedder.embed(thumbnail(middle, 256)) if embedder else np.zeros(0, np.float32),
         **common,  # type: ignore[arg-type]
     )
 

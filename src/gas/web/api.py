@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from gas import __version__
+from gas.arena.pushes import PushLabel
 from gas.arena.states import IllegalTransition
 from gas.arena.submissions import Received, Submissions
 from gas.clock import Clock, IdSource
@@ -88,7 +89,11 @@ def _author_routes(deps: ApiDependencies) -> APIRouter:
 
     @router.post(_UPLOAD_PATH, status_code=201, responses=refusals(415, 422, signed=True), openapi_extra=UPLOAD)
     async def submit(request: Request) -> JSONResponse:
-        """Hand in a package: multipart form with ``zip``, ``modality`` and optionally ``vertical``; signed."""
+        """Hand in a package: multipart form with ``zip``, ``modality`` and optionally ``vertical``; signed.
+
+        Packages of several modalities with the same ``push`` and ``push_modalities`` are judged in their exams by the
+        average of their accuracies.
+        """
         return _received(await _receive(deps, request))
 
     blobs = deps.submissions.blobs
@@ -110,13 +115,20 @@ def _author_routes(deps: ApiDependencies) -> APIRouter:
 
     @router.post("/uploads/{sha256}/submit", status_code=201, responses=refusals(404, 422, signed=True))
     async def submit_upload(
-        request: Request, sha256: str, modality: Modality, vertical: Vertical = Vertical.GENERAL
+        request: Request,
+        sha256: str,
+        modality: Modality,
+        vertical: Vertical = Vertical.GENERAL,
+        push: str | None = None,
+        push_modalities: str | None = None,
     ) -> JSONResponse:
         """Hand in a package that has arrived in pieces; answers as ``POST /submissions``; signed."""
         hotkey = await _signed(deps, request)
+        label = PushLabel.parse(push, push_modalities, modality)
         package = await asyncio.to_thread(pieces.take, hotkey, sha256)
         try:
-            return _received(await asyncio.to_thread(deps.submissions.receive, hotkey, package, modality, vertical))
+            receive = deps.submissions.receive
+            return _received(await asyncio.to_thread(receive, hotkey, package, modality, vertical, label))
         finally:
             package.unlink(missing_ok=True)
 
@@ -130,7 +142,8 @@ def _author_routes(deps: ApiDependencies) -> APIRouter:
     async def one_of_mine(request: Request, submission_id: Name) -> dict[str, Any]:
         """One of your submissions, with its runs and what to fix; signed."""
         hotkey = await _signed(deps, request)
-        found = await _read(deps, lambda session: views.submission_view(session, hotkey, submission_id))
+        rules = deps.submissions.config.rules_of
+        found = await _read(deps, lambda session: views.submission_view(session, hotkey, submission_id, rules))
         return _or_404(found, "submission")
 
     @router.get("/submissions/{submission_id}/errors", responses=refusals(404, 422, signed=True))
@@ -257,13 +270,14 @@ async def _receive(deps: ApiDependencies, request: Request) -> Received:
                 package,
                 file_part="zip",
                 required=frozenset({"modality"}),
-                optional=frozenset({"vertical"}),
+                optional=frozenset({"vertical", "push", "push_modalities"}),
                 max_file_bytes=limit,
             )
             body.unlink()
             modality = _choice(Modality, "modality", upload.fields["modality"])
             vertical = _choice(Vertical, "vertical", upload.fields.get("vertical", Vertical.GENERAL))
-            return await asyncio.to_thread(deps.submissions.receive, signed.hotkey, package, modality, vertical)
+            push = PushLabel.parse(upload.fields.get("push"), upload.fields.get("push_modalities"), modality)
+            return await asyncio.to_thread(deps.submissions.receive, signed.hotkey, package, modality, vertical, push)
     except OSError as error:
         raise StorageError(f"The upload could not be stored ({error.strerror}).") from error
     finally:

@@ -42,6 +42,16 @@ UPLOAD: Final[dict[str, Any]] = {
                         "zip": {"type": "string", "format": "binary"},
                         "modality": {"type": "string", "enum": [one.value for one in Modality]},
                         "vertical": {"type": "string", "enum": [one.value for one in Vertical]},
+                        "push": {
+                            "type": "string",
+                            "pattern": "^[0-9a-f]{32}$",
+                            "description": "Packages of several modalities with the same value are examined together.",
+                        },
+                        "push_modalities": {
+                            "type": "string",
+                            "pattern": "^(image|video|audio)(,(image|video|audio)){0,2}$",
+                            "description": "All modalities of the push, this package's among them; goes with `push`.",
+                        },
                     },
                 }
             }

@@ -6,13 +6,16 @@ Names of held-out data never get here: the evaluation drops them before anything
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
+from gas.arena.competitions import Competition
 from gas.arena.errors_shown import error_picture, shown_errors
+from gas.arena.likeness import near_weights
+from gas.arena.pushes import push_standing
 from gas.arena.rounds import standings
 from gas.storage.blobs import BlobStore
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
@@ -43,15 +46,30 @@ def submissions_view(session: Session, hotkey: str, modality: Modality | None) -
     return [_submission(row) for row in rows]
 
 
-def submission_view(session: Session, hotkey: str, submission_id: str) -> dict[str, Any] | None:
-    """One submission with its runs, for its author; None when it is not his."""
+def submission_view(
+    session: Session, hotkey: str, submission_id: str, rules: Callable[[SubmissionRow], Competition]
+) -> dict[str, Any] | None:
+    """One submission with its runs, for its author, and with its push's exams; None when it is not his.
+
+    While the push is not decided, ``push`` says where its exams stand, afterwards how it was decided.
+    """
     row = session.get(SubmissionRow, submission_id)
     if row is None or row.hotkey != hotkey:
         return None
     runs = session.scalars(
         select(RunRow).where(RunRow.submission_id == submission_id).order_by(RunRow.started_at).limit(_LIMIT)
     )
-    return {**_submission(row), "runs": [_run(run, open_to_reader=True) for run in runs]}
+    near = near_weights(session, (row.id,)).get(row.id)
+    found = {
+        **_submission(row),
+        "near_weights": near.as_dict() if near is not None else None,
+        "runs": [_run(run, open_to_reader=True) for run in runs],
+    }
+    if row.push_id is not None:
+        decided = [run["metrics"]["push"] for run in found["runs"] if "push" in (run["metrics"] or {})]
+        standing = decided[0] if decided else push_standing(session, hotkey, row.push_id, rules).as_dict()
+        found["push"] = {**found["push"], **standing}
+    return found
 
 
 def errors_view(session: Session, blobs: BlobStore, hotkey: str, submission_id: str) -> list[dict[str, Any]] | None:
@@ -119,7 +137,11 @@ def run_view(session: Session, run_id: str, reader: str | None) -> dict[str, Any
     if run is None:
         return None
     row = session.get_one(SubmissionRow, run.submission_id)
-    return {**_run(run, open_to_reader=_may_see(session, run, row, reader)), "hotkey": row.hotkey, "name": row.name}
+    shown = _run(run, open_to_reader=_may_see(session, run, row, reader))
+    if shown.get("metrics") and row.hotkey != reader:
+        # The other exams of a push may belong to rounds that are still open.
+        shown["metrics"] = {name: value for name, value in shown["metrics"].items() if name != "push"}
+    return {**shown, "hotkey": row.hotkey, "name": row.name}
 
 
 def receipt_view(session: Session, run_id: str, reader: str | None) -> Mapping[str, Any] | None:
@@ -198,6 +220,9 @@ def _submission(row: SubmissionRow) -> dict[str, Any]:
         "committed_block": row.committed_block,
         "reasons": row.reasons,
         "error": row.error,
+        "push": None
+        if row.push_id is None
+        else {"push_id": row.push_id, "modalities": (row.push_modalities or "").split(",")},
     }
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from models.suite import USER, Result, chosen, run_on
+from models.suite import Result, chosen, run_on
 
 
 def main() -> None:
@@ -16,7 +16,8 @@ def main() -> None:
     def tell(result: Result) -> None:
         print(json.dumps(asdict(result)), flush=True)
 
-    run_on(USER, chosen(USER, order["names"]), tell, together=order["together"])
+    attempts = chosen(order["rung"], order["names"])
+    run_on(order["rung"], attempts, tell, together=order["together"], spares=order["spares"])
 
 
 main()

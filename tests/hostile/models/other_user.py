@@ -21,7 +21,7 @@ __all__ = ["as_another_user"]
 _OTHER: Final = 12345
 
 
-def as_another_user(names: list[str], *, together: bool) -> Iterator[dict[str, Any]]:
+def as_another_user(names: list[str], *, rung: str, together: bool, spares: bool = False) -> Iterator[dict[str, Any]]:
     """Run attempts as a user who is not root; private mounts show him the interpreter. Needs root.
 
     Yields:
@@ -61,7 +61,7 @@ def as_another_user(names: list[str], *, together: bool) -> Iterator[dict[str, A
             "HOME": f"{folder}/work",
             "TMPDIR": f"{folder}/work",
         }
-        order = json.dumps({"names": names, "together": together})
+        order = json.dumps({"names": names, "rung": rung, "together": together, "spares": spares})
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd="/"
         ) as child:

@@ -84,7 +84,18 @@ def writes_a_huge_file(p):
         return file.truncate(1 << 40)
 
 
-@model("out_of_memory")
+@model("out_of_memory", "harmless", static="name_refused", limits={"memory_bytes": 512 << 20, "tmp_bytes": 160 << 20})
+def takes_memory_and_fills_its_folders(p):
+    """Take less memory than allowed, and put files beside it, so that both together are more."""
+    kept = bytearray(256 << 20)
+    for folder in ("/tmp", "/dev/shm"):
+        for number in range(3):
+            with open(f"{folder}/part{number}", "wb", buffering=0) as file:
+                file.write(memoryview(kept)[: 48 << 20])
+    return True
+
+
+@model("out_of_memory", "denied")
 def makes_files_without_end(p):
     """Make empty files in /tmp until the kernel has no memory for their names."""
     number = 0

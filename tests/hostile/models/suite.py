@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,7 +17,10 @@ import numpy as np
 from good_packages import GOOD_CONFIG, safetensors_bytes, zip_of
 
 from gas.errors import GasError, ModelFailed
-from gas.sandbox import BubblewrapSandbox, Limits, ModelSpec, PlainSandbox, Probe, Tier, probe
+from gas.sandbox import Limits, ModelSpec, PlainSandbox, Probe, Sandbox, Tier, best_sandbox, probe
+from gas.sandbox.base import Environment, ModelSession
+from gas.sandbox.opening import Rung
+from gas.sandbox.spares import Spares
 from gas.submissions.check import check
 from models import (
     answers,
@@ -36,12 +40,17 @@ from models.other_user import as_another_user
 from models.table import Attempt, tables
 from models.witness import Witness
 
-__all__ = ["ATTEMPTS", "CHECK", "PLAIN", "ROOT", "USER", "Result", "Worker", "chosen", "here", "run_on", "static_check"]
+__all__ = [
+    "ATTEMPTS", "CHECK", "OWN_ROOT", "OWN_USER", "PLAIN", "ROOT", "USER", "Result", "Worker", "chosen", "find", "here",
+    "run_on", "shares", "static_check",
+]  # fmt: skip
 
 CHECK: Final = "check"
 PLAIN: Final = "PLAIN"
 ROOT: Final = "BUBBLEWRAP (root)"
 USER: Final = "BUBBLEWRAP (user)"
+OWN_ROOT: Final = "NAMESPACES (root)"
+OWN_USER: Final = "NAMESPACES (user)"
 
 ATTEMPTS: Final[dict[str, Attempt]] = {
     attempt.name: attempt
@@ -151,29 +160,66 @@ def _package(attempt: Attempt) -> bytes:
     return zip_of(parts, method=0)
 
 
-def here(found: Probe | None = None) -> dict[str, str]:
-    """Rungs of this machine: why one is not here, or an empty sentence."""
-    found = found or probe()
-    isolates = found.tier >= Tier.BUBBLEWRAP
-    why = "" if isolates else found.reasons.get(Tier.BUBBLEWRAP, "no isolation")
+def find(rung: str) -> Probe:
+    """Probe for a rung, once a process; for those without bubblewrap as on a machine that has none."""
+    return _found(rung in {OWN_ROOT, OWN_USER})
+
+
+@functools.cache
+def _found(without_bubblewrap: bool) -> Probe:
+    return probe(tuple) if without_bubblewrap else probe()
+
+
+def here(found: Probe | None = None, own: Probe | None = None) -> dict[str, str]:
+    """Rungs of this machine: why one is not here, or an empty sentence.
+
+    Args:
+        found: An earlier probe.
+        own: The same without bubblewrap.
+    """
+    found, own = found or find(ROOT), own or find(OWN_ROOT)
     is_root = os.geteuid() == 0
-    reasons = {PLAIN: "", ROOT: why or ("" if is_root else "the parent is not root"), USER: why}
-    if not why and is_root and not (shutil.which("unshare") and shutil.which("setpriv")):
-        reasons[USER] = "root needs unshare and setpriv to become another user"
+    can_change = not is_root or (shutil.which("unshare") and shutil.which("setpriv"))
+    reasons = {PLAIN: ""}
+    for probed, tier, root, user in (
+        (found, Tier.BUBBLEWRAP, ROOT, USER),
+        (own, Tier.NAMESPACES, OWN_ROOT, OWN_USER),
+    ):
+        why = "" if probed.tier >= tier else probed.reasons.get(tier, "no isolation")
+        reasons[root] = why or ("" if is_root else "the parent is not root")
+        reasons[user] = why or ("" if can_change else "root needs unshare and setpriv to become another user")
     return reasons
+
+
+class _InSpares:
+    """Gives every model to a process that waited for it, and leaves none waiting."""
+
+    def __init__(self, rung: Rung, folder: Path) -> None:
+        self.tier, self._rung, self._folder = rung.tier, rung, folder
+
+    @contextlib.contextmanager
+    def start(
+        self, spec: ModelSpec, *, batch_size: int, limits: Limits = _LIMITS, threads: int = 1
+    ) -> Iterator[ModelSession]:
+        with Spares(self._rung, refill=False, folder=self._folder) as spares:
+            spares.prepare(Environment.of(spec, limits, threads))
+            with spares.start(spec, batch_size=batch_size, limits=limits, threads=threads) as session:
+                assert spares.taken == 1
+                yield session
 
 
 class Worker:
     """One worker on one rung; a context manager. Attempts run one after the other, as submissions do.
 
     Args:
-        rung: :data:`PLAIN`, :data:`ROOT` or :data:`USER`; the caller has asked :func:`here`, and is that user.
-        found: An earlier probe.
+        rung: Where; the caller has asked :func:`here`, and is that user.
+        found: An earlier answer of :func:`find` for that rung.
+        spares: Whether each model is given to a process that waited for it; not on :data:`PLAIN`.
     """
 
-    def __init__(self, rung: str, found: Probe | None = None) -> None:
-        self.rung = rung
-        self._found = found or probe()
+    def __init__(self, rung: str, found: Probe | None = None, *, spares: bool = False) -> None:
+        self.rung, self._spares = rung, spares and rung != PLAIN
+        self._found = found or find(rung)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -199,8 +245,11 @@ class Worker:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _sandbox(self) -> BubblewrapSandbox | PlainSandbox:
-        return PlainSandbox() if self.rung == PLAIN else BubblewrapSandbox(self._found.executable)
+    def _sandbox(self) -> Sandbox | _InSpares:
+        if self.rung == PLAIN:
+            return PlainSandbox()
+        best = best_sandbox(Tier.NAMESPACES, self._found)
+        return _InSpares(best, self._folder) if self._spares else best
 
     def _write(self, code: str | bytes) -> Path:
         """A package in a folder whose name tells of the host's data."""
@@ -249,7 +298,7 @@ class Worker:
         Returns:
             Names of those that were denied; none when anything else went wrong.
         """
-        attempts = [attempt for attempt in attempts if _shares(attempt)]
+        attempts = [attempt for attempt in attempts if shares(attempt)]
         if len(attempts) < 2:
             return set()
         codes = [attempt.code for attempt in attempts]
@@ -347,7 +396,7 @@ class Worker:
         return "" if np.allclose(logits, expected, rtol=1e-5) else "the next model answered wrong"
 
 
-def _shares(attempt: Attempt) -> bool:
+def shares(attempt: Attempt) -> bool:
     """Whether an attempt may share its process with others: denied while loading, and nothing is left of it."""
     return (
         attempt.expected == ("denied",)
@@ -375,14 +424,17 @@ def run_on(
     *,
     found: Probe | None = None,
     together: bool = False,
+    spares: bool = False,
 ) -> None:
     """Run attempts on a rung, as whatever user it takes; the caller has asked :func:`here`."""
     if rung == CHECK:
         for attempt in attempts:
             tell(static_check(attempt))
-    elif rung == USER and os.geteuid() == 0:
-        for told in as_another_user([attempt.name for attempt in attempts], together=together):
+    elif rung in {USER, OWN_USER} and os.geteuid() == 0:
+        for told in as_another_user(
+            [attempt.name for attempt in attempts], rung=rung, together=together, spares=spares
+        ):
             tell(Result(**told))
     else:
-        with Worker(rung, found) as worker:
+        with Worker(rung, found, spares=spares) as worker:
             worker.run_all(attempts, tell, together=together)

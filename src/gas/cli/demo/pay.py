@@ -6,23 +6,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from gas.arena.rounds import close_round, standings
+from gas.arena.competitions import competitions_of, default_competitions
+from gas.arena.rounds import close_round
 from gas.chain.keys import load_hotkey
 from gas.chain.local.chain import LocalChain
-from gas.cli.demo.cast import BLOCK_SECONDS, DETECTORS, GENERATORS, NETUID, OWNER, TEMPO, VALIDATOR
+from gas.cli.demo.cast import BLOCK_SECONDS, DETECTORS, GENERATORS, NETUID, TEMPO, VALIDATOR
 from gas.cli.demo.home import DemoHome
 from gas.clock import SystemClock
-from gas.scoring.generators import default_prices
+from gas.errors import StorageError
 from gas.scoring.weights import EmissionProfile
 from gas.storage.database import Database
-from gas.types import Modality
-from gas.validator.scores import (
-    DetectorStanding,
-    generator_standings,
-    plan_weights,
-    update_history,
-    weights_to_u16,
-)
+from gas.validator.epochs import EpochRunner, last_reckoning
+from gas.validator.explain import sentences
+from gas.validator.factors import GeneratorFactors
+from gas.validator.reckoning import PayRules
 
 __all__ = ["PAID_EPOCHS", "PROFILE", "pay"]
 
@@ -52,53 +49,28 @@ async def pay(home: DemoHome, database: Database, report: Callable[[int, int], N
         uids = {member["hotkey"]: member["uid"] for member in members.values()}
         round_id = home.results["round"]["id"]
         await asyncio.to_thread(close_round, database, round_id, uids, clock)
-        with database.read() as session:
-            table = standings(session, round_id)
-        detectors = [
-            DetectorStanding(uids[s.hotkey], s.name, Modality.IMAGE, s.score, s.committed_block)
-            for s in table
-            if s.duplicate_of is None
-        ]
-        hotkeys = [members[m.name]["hotkey"] for m in GENERATORS]
-        generators = generator_standings(
-            database,
-            signer.ss58_address,
-            hotkeys,
-            now=clock.time(),
-            shares={Modality.IMAGE: 1.0},
-            prices=default_prices(),
-        )
-        if "history" not in home.results:
-            # Folded in once: a resumed demo must not count the same day twice.
-            rewards = {g.hotkey: g.reward.reward for g in generators}
-            history = update_history(database, rewards, now=clock.time(), epoch=f"demo/{round_id}")
-            home.done("history", history)
-        scores = {uids[hotkey]: score for hotkey, score in home.results["history"].items()}
-        plan = plan_weights(detectors, scores, PROFILE, members[OWNER.name]["uid"])
+        rules = PayRules(competitions=competitions_of(settings.home) or default_competitions())
+        runner = EpochRunner(
+            database, chain, signer.ss58_address, PROFILE, clock, netuid=NETUID, home=settings.home,
+            endpoint=settings.chain_endpoint, rules=rules,
+        )  # fmt: skip
         if "weights_epoch" not in home.results:
-            await chain.set_weights(NETUID, *weights_to_u16(plan.weights))
+            # The validator's own reckoning: it folds a day into the history once, and `gascli v weights` shows it.
+            await runner.set_now(await chain.block())
             home.done("weights_epoch", await asyncio.to_thread(_epochs, chain))
+        reckoning = await asyncio.to_thread(last_reckoning, database, NETUID)
+        if reckoning is None:
+            raise StorageError("The epoch that was reckoned is not in the database any more.")
+        factors = {one.hotkey: one for one in reckoning.generators}
         first = int(home.results["weights_epoch"]) + 1
         await _wait_for_epochs(chain, first + PAID_EPOCHS - 1, report)
         paid = await chain.emissions(NETUID, first)
         graph = await chain.metagraph(NETUID)
         return {
-            "weights": {str(uid): weight for uid, weight in plan.weights.items()},
-            "reasons": {str(uid): lines for uid, lines in plan.reasons.items()},
-            "winner": plan.winners.get(Modality.IMAGE),
-            "generators": {
-                m.name: {
-                    "verified": g.verified,
-                    "refused": g.refused,
-                    "fooled": g.fooled,
-                    "not_fooled": g.not_fooled,
-                    "fool_rate": g.reward.fool_rate,
-                    "bonus": g.reward.bonus,
-                    "base": {modality.value: value for modality, value in g.reward.base.items()},
-                    "reward": g.reward.reward,
-                }
-                for m, g in zip(GENERATORS, generators, strict=True)
-            },
+            "weights": {str(uid): weight for uid, weight in reckoning.weights.items()},
+            "reasons": {str(uid): lines for uid, lines in sentences(reckoning).items()},
+            "winner": next((pot.paid_uid for pot in reckoning.pots if pot.winner is not None), None),
+            "generators": {m.name: _generator(factors.get(members[m.name]["hotkey"])) for m in GENERATORS},
             "emission": {
                 hotkey: {
                     "incentive": p.incentive,
@@ -119,6 +91,22 @@ async def pay(home: DemoHome, database: Database, report: Callable[[int, int], N
         }  # fmt: skip
     finally:
         await chain.close()
+
+
+def _generator(found: GeneratorFactors | None) -> dict[str, Any]:
+    """What a generator did in the day, and what it is rewarded with."""
+    modalities = {} if found is None else found.modalities
+    verified = sum(one.verified for one in modalities.values())
+    return {
+        "verified": verified,
+        "refused": sum(one.ended for one in modalities.values()) - verified,
+        "fooled": found.fooled if found is not None else 0,
+        "not_fooled": found.judged - found.fooled if found is not None else 0,
+        "fool_rate": found.fool_rate if found is not None else None,
+        "bonus": found.bonus if found is not None else 0.0,
+        "base": {name: one.base for name, one in modalities.items()},
+        "reward": found.reward if found is not None else 0.0,
+    }
 
 
 def _epochs(chain: LocalChain) -> int:

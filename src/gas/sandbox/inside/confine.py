@@ -19,13 +19,16 @@ __all__ = [
     "die_with_parent",
     "drop_ids",
     "install_filter",
+    "keep_capabilities",
     "landlock_version",
     "restrict_files",
     "set_limits",
 ]
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _SIGKILL = 9
 _CPU_GRACE = 5
 
@@ -111,6 +114,34 @@ def drop_ids(uid: int, gid: int) -> None:
     _syscall("capset", _SYS_CAPSET, header, ctypes.create_string_buffer(24))
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or os.getgroups():
         raise ConfinementError("The runner kept an identity that it should have given up.")
+
+
+def keep_capabilities(kept: int) -> None:
+    """Give up every capability but these, for good: what is started from here on can't get them back either.
+
+    Args:
+        kept: A bit set; those that this process does not have are not given to it.
+
+    Raises:
+        ConfinementError: The kernel refuses.
+    """
+    last = 63
+    for number in range(last + 1):
+        if not kept >> number & 1:
+            try:
+                _prctl("prctl(PR_CAPBSET_DROP)", _PR_CAPBSET_DROP, number)
+            except ConfinementError:
+                # The first number that the kernel does not know; without CAP_SETPCAP not even the first is dropped.
+                if number == 0:
+                    raise
+                break
+    _prctl("prctl(PR_CAP_AMBIENT)", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = ctypes.create_string_buffer(_CAPABILITY_HEADER, 8)
+    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0), 24)
+    _syscall("capset", _SYS_CAPSET, header, data)
+    if capabilities() != kept:
+        raise ConfinementError("The process kept capabilities that it should have given up.")
 
 
 def die_with_parent() -> None:

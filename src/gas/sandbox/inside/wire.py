@@ -1,8 +1,9 @@
 """The frames between the parent and the runner; both sides import this module.
 
-A request is 20 bytes: ``b"RUN!"``, the number of samples, a random 64-bit nonce, the slot of the shared memory that
-holds them. Up to :data:`SLOTS` requests may wait; they are answered in their order. An answer is a header of 16 bytes
-(kind, size of the payload, the nonce of the request) and its payload. Nothing is ever unpickled.
+A request is 20 bytes. The first is ``b"LOAD"``, the size of the JSON behind it, a nonce, 0: the runner's one package.
+Each other is ``b"RUN!"``, the number of samples, a random 64-bit nonce, the slot of the shared memory that holds them.
+Up to :data:`SLOTS` of these may wait; they are answered in their order. An answer is a header of 16 bytes (kind, size
+of the payload, the nonce of the request) and its payload. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import struct
 
 __all__ = [
+    "BEGUN",
     "CONFINED",
     "FAILED",
     "HEADER",
+    "LOAD",
     "LOGITS",
     "MAX_PAYLOAD",
     "READY",
@@ -30,10 +33,13 @@ SLOTS = 2
 REQUEST = struct.Struct("=4sIQI")
 HEADER = struct.Struct("=4sIQ")
 
+LOAD = b"LOAD"
 RUN = b"RUN!"
 
 CONFINED = b"CONF"
-"""Every restriction is in force; the submission's code comes next. Faults from here on are the author's."""
+"""Every restriction is in force; nothing of a submission is known yet."""
+BEGUN = b"BEGN"
+"""The package is known; the submission's code comes next. Faults from here on are the author's."""
 READY = b"REDY"
 LOGITS = b"LOGI"
 FAILED = b"FAIL"

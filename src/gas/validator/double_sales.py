@@ -1,0 +1,231 @@
+"""One medium sold to two validators: what others have accepted is compared with what is delivered here.
+
+Two ways in, the same rule. A new medium is compared with the prints that are here; a print that comes later is compared
+with the media that were accepted here, and the challenge of one that was sold elsewhere before is withdrawn from the
+count: it ends as ``refused``. The validator for which the miner signed earlier keeps its count.
+
+A print of another validator counts against a medium of ours only when nobody but the miner can be to blame:
+
+=====================================  =================================================================
+same miner, same bytes                 always: the miner has signed them for both
+same miner, nearly the same            its digest was here before we showed our own print of the medium,
+                                       so that it can't have been made from that
+another miner                          its digest was here before our medium was delivered, so that no
+                                       validator and miner can claim afterwards to have been first
+=====================================  =================================================================
+
+What is not covered: crops, mirror images and sounds or videos cut anew that are sold to two validators, for segments
+are not shown; and a validator that reads a miner's plain HTTP deliveries to us as they pass, and receives media of that
+miner itself, can claim a near copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import and_, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from gas.clock import Clock
+from gas.errors import IntegrityError, Reason
+from gas.storage.database import Database
+from gas.storage.tables import ChallengeRow, MediumRow, PrintRow
+from gas.validator.ground import ServiceState
+from gas.validator.prints import SOLD_ELSEWHERE, Entry, Proof
+from gas.validator.store import MediumSource
+from gas.validator.tasks import ChallengeState
+from gas.verification.duplicates import MediaIndex, Seen
+
+__all__ = ["SAME_MINER_BITS", "DoubleSales", "Withdrawn"]
+
+SAME_MINER_BITS: Final = 8
+"""Pictures of one miner whose 256-bit hashes differ in at most so many bits are one, as within one prompt."""
+
+_OTHER_MINER_BITS: Final = 4
+_OWN_SECONDS: Final = 2 * 86_400.0
+_CURSOR: Final = "prints"
+_OVERLAP: Final = 10.0
+_PAGE: Final = 200
+_EVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A challenge that was verified and does not count any more, and the validator that accepted the medium first."""
+
+    miner: str
+    task_id: str
+    validator: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sale:
+    """A delivery to us: by whom, when it was signed (ms), when it came, and when its print is shown (seconds)."""
+
+    miner: str
+    sha256: str
+    signed_ms: int
+    delivered_at: float
+    shown_at: float
+
+
+class DoubleSales:
+    """Finds them, in the process that has the index of copies.
+
+    Args:
+        database: Challenges, media and prints.
+        validator: Our hotkey.
+        elsewhere: Index of the others' prints, made for :data:`SAME_MINER_BITS`; written here only.
+        state: What is found again after a restart.
+        clock: The time.
+        reveal_seconds: From a digest of our own prints to its entry.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        validator: str,
+        elsewhere: MediaIndex,
+        state: ServiceState,
+        clock: Clock,
+        *,
+        reveal_seconds: float = 600.0,
+    ) -> None:
+        self._database = database
+        self._validator = validator
+        self._elsewhere = elsewhere
+        # Of our own prints; small, because only what may still be withdrawn is compared.
+        self._own = MediaIndex(near_bits=SAME_MINER_BITS)
+        self._own_until = clock.time() - _OWN_SECONDS
+        self._state = state
+        self._clock = clock
+        self._reveal = reveal_seconds
+
+    def refusal(self, session: Session, row: ChallengeRow, sha256: str, facts: Mapping[str, Any]) -> Reason | None:
+        """Why a medium that is in order otherwise was sold elsewhere before; None when it was not.
+
+        Args:
+            session: Any session.
+            row: Its challenge.
+            sha256: Of its bytes.
+            facts: As verification measured them.
+        """
+        sale = _sale(row, sha256, _EVER)
+        for found, distance in self._prints_like(session, sha256, facts):
+            if self._counts(found, sale, distance):
+                return _reason(found, sale)
+        return None
+
+    def settle(self) -> list[Withdrawn]:
+        """Take in the prints that have been opened since the last call, and withdraw what was sold elsewhere first.
+
+        Raises:
+            gas.errors.StorageError: The database or the index fails; call again later.
+        """
+        self._learn_own()
+        known = self._state.get(_CURSOR)
+        # An index that was lost is filled again; to settle a print twice changes nothing.
+        at = float(known.get("opened_at", 0.0)) - _OVERLAP if len(self._elsewhere) else -1.0
+        key: tuple[str, str, int] = ("", "", 0)
+        withdrawn: list[Withdrawn] = []
+        while True:
+            place = tuple_(PrintRow.validator, PrintRow.log, PrintRow.seq)
+            later = or_(PrintRow.opened_at > at, and_(PrintRow.opened_at == at, place > tuple_(*key)))
+            with self._database.read() as session:
+                rows = session.scalars(
+                    select(PrintRow)
+                    .where(PrintRow.validator != self._validator, PrintRow.sha256.is_not(None), later)
+                    .order_by(PrintRow.opened_at, PrintRow.validator, PrintRow.log, PrintRow.seq)
+                    .limit(_PAGE)
+                ).all()
+            for row in rows:
+                withdrawn += self._settle(row)
+            if rows:
+                last = rows[-1]
+                at, key = last.opened_at or at, (last.validator, last.log, last.seq)
+                if at > float(known.get("opened_at", 0.0)):
+                    known = {"opened_at": at}
+                    self._state.put(_CURSOR, known)
+            if len(rows) < _PAGE:
+                return withdrawn
+
+    def _settle(self, row: PrintRow) -> list[Withdrawn]:
+        try:
+            seen = Entry.model_validate(row.entry).seen()
+        except IntegrityError:
+            return []
+        self._elsewhere.add(seen)
+        apart = {seen.sha256: 0}
+        match = self._own.copy_of(seen) if seen.frames or len(seen.words) else None
+        if match is not None:
+            apart.setdefault(match.sha256, match.distance)
+        return self._database.transact(lambda session: self._withdraw(session, row, apart))
+
+    def _learn_own(self) -> None:
+        """Take our own new prints into their index."""
+        with self._database.read() as session:
+            rows = session.scalars(
+                select(PrintRow)
+                .where(PrintRow.validator == self._validator, PrintRow.at >= self._own_until)
+                .order_by(PrintRow.at)
+            ).all()
+        for row in rows:
+            self._own.add(Entry.model_validate(row.entry).seen())
+            self._own_until = row.at
+
+    def _withdraw(self, session: Session, row: PrintRow, apart: Mapping[str, int]) -> list[Withdrawn]:
+        done = []
+        for medium in session.scalars(select(MediumRow).where(MediumRow.sha256.in_(apart))):
+            if medium.validator != self._validator or medium.source != MediumSource.MINER.value:
+                continue
+            challenge = session.get(ChallengeRow, (self._validator, medium.generator, medium.task_id))
+            if challenge is None or challenge.state != ChallengeState.VERIFIED.value:
+                continue
+            line = session.scalars(
+                select(PrintRow).where(PrintRow.validator == self._validator, PrintRow.sha256 == medium.sha256)
+            ).first()
+            sale = _sale(challenge, medium.sha256, _EVER if line is None else line.at + self._reveal)
+            if not self._counts(row, sale, apart[medium.sha256]):
+                continue
+            challenge.state, challenge.settled_at = ChallengeState.REFUSED.value, self._clock.time()
+            challenge.reasons = [_reason(row, sale).as_dict()]
+            done.append(Withdrawn(challenge.miner, challenge.task_id, row.validator))
+        return done
+
+    def _prints_like(self, session: Session, sha256: str, facts: Mapping[str, Any]) -> Iterator[tuple[PrintRow, int]]:
+        apart = {sha256: 0}
+        try:
+            match = self._elsewhere.copy_of(Seen.from_facts(sha256, {**facts, "owner": ""}))
+        except IntegrityError:
+            match = None
+        if match is not None:
+            apart.setdefault(match.sha256, match.distance)
+        others = (PrintRow.sha256.in_(apart), PrintRow.validator != self._validator)
+        for row in session.scalars(select(PrintRow).where(*others).order_by(PrintRow.seen_at)):
+            yield row, apart[row.sha256 or ""]
+
+    def _counts(self, row: PrintRow, sale: _Sale, distance: int) -> bool:
+        """The rule of this module."""
+        first_ms = Entry.model_validate(row.entry).proof.at_ms
+        if (first_ms, row.validator) >= (sale.signed_ms, self._validator):
+            return False
+        if row.miner != sale.miner:
+            return row.seen_at < sale.delivered_at and distance <= _OTHER_MINER_BITS
+        return row.sha256 == sale.sha256 or row.seen_at < sale.shown_at
+
+
+def _sale(row: ChallengeRow, sha256: str, shown_at: float) -> _Sale:
+    delivered = row.created_at if row.delivered_at is None else row.delivered_at
+    signed = Proof.model_validate(row.proof).at_ms if row.proof is not None else int(delivered * 1000)
+    return _Sale(row.miner, sha256, signed, delivered, shown_at)
+
+
+def _reason(row: PrintRow, sale: _Sale) -> Reason:
+    first = Entry.model_validate(row.entry).proof.at_ms / 1000
+    when = datetime.fromtimestamp(first, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    whose = "its maker" if row.miner == sale.miner else f"another miner ({row.miner})"
+    same = "The same medium" if row.sha256 == sale.sha256 else "Nearly the same medium"
+    return Reason(SOLD_ELSEWHERE, f"{same} was delivered by {whose} to the validator {row.validator} at {when}.")

@@ -1,0 +1,134 @@
+"""Who floods the webhook is paid less, and nobody else can spend a miner's reputation."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rounds_ground import key
+from webhook_ground import Webhook, code
+
+from gas.storage.tables import ServiceStateRow
+from gas.types import Modality
+from gas.validator.offences import ALLOWED_OFFENCES, FREE_COPIES, FREE_REPEATS, offences_of
+from gas.validator.receiving import CALLBACK_PATH
+
+ONE = key("one").ss58_address
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Webhook:
+    return Webhook(tmp_path)
+
+
+def counted(hook: Webhook, seconds: float = 60.0) -> dict[str, int]:
+    """Offences of miner one, a while later."""
+    hook.clock.advance(seconds)
+    hook.offences.flush()
+    with hook.ground.database.read() as session:
+        return offences_of(session, hook.ground.validator, now=hook.clock.now).get(ONE, {})
+
+
+def test_signed_deliveries_for_tasks_that_were_never_given_are_counted(hook: Webhook) -> None:
+    async def play() -> None:
+        for number in range(30):
+            await hook.send("one", f"none-{number}", b"junk")
+
+    asyncio.run(play())
+    hook.challenges.record(key("two").ss58_address, "hers", Modality.IMAGE, "p", {}, 100.0)
+    assert code(asyncio.run(hook.send("one", "hers", b"mine"))) == (404, "unknown_task")
+    assert counted(hook) == {"unknown_task": 31}
+    assert counted(hook) == {"unknown_task": 31}
+
+
+def test_other_bytes_for_a_delivered_task_count_and_the_same_ones_are_free(hook: Webhook) -> None:
+    async def play() -> None:
+        await hook.send("one", "t0", b"medium")
+        for _ in range(5):
+            # The answer was lost.
+            assert code(await hook.send("one", "t0", b"medium")) == (409, "already_delivered")
+        for number in range(3):
+            await hook.send("one", "t0", b"another %d" % number)
+
+    asyncio.run(play())
+    assert counted(hook) == {"already_delivered": 3}
+
+
+def test_a_miner_that_waits_for_a_validator_to_note_its_task_makes_one_offence_at_most(hook: Webhook) -> None:
+    async def play() -> None:
+        for _ in range(10):
+            await hook.send("one", "not yet", b"medium")
+
+    asyncio.run(play())
+    hook.challenges.record(ONE, "not yet", Modality.IMAGE, "p", {}, 100.0)
+    assert asyncio.run(hook.send("one", "not yet", b"medium")).status_code == 202
+    # It was its task after all.
+    assert counted(hook) == {}
+
+
+def test_a_delivery_sent_for_many_unknown_tasks_counts_beyond_what_others_could_replay(hook: Webhook) -> None:
+    async def play() -> None:
+        for number in range(FREE_COPIES + 5):
+            await hook.send("one", f"none-{number}", b"medium")
+        await hook.send("one", "t0", b"medium")
+
+    asyncio.run(play())
+    assert counted(hook) == {"unknown_task": 5}
+
+
+def test_endless_repeats_count_in_the_end(hook: Webhook) -> None:
+    asyncio.run(hook.send("one", "t0", b"medium"))
+    for _ in range(FREE_REPEATS + 7):
+        hook.clock.advance(1)
+        asyncio.run(hook.send("one", "t0", b"medium"))
+    assert counted(hook) == {"repeats": 7}
+
+
+def test_nobody_else_spends_a_miners_reputation(hook: Webhook) -> None:
+    async def play() -> None:
+        proof = dict(hook.signature("one", b"medium"))
+        # On its way it is read and sent on under other names, before the miner's own request and after it.
+        for number in range(3):
+            await hook.http.post(CALLBACK_PATH, content=b"medium", headers={**proof, "task-id": f"stolen-{number}"})
+        answer = await hook.http.post(CALLBACK_PATH, content=b"medium", headers={**proof, "task-id": "t0"})
+        assert answer.status_code == 202
+        for number in range(3):
+            await hook.http.post(CALLBACK_PATH, content=b"medium", headers={**proof, "task-id": f"again-{number}"})
+        # In its name, without its key.
+        for number in range(10):
+            await hook.send("one", f"forged-{number}", b"junk", signed=b"something else")
+            await hook.send("two", f"forged-{number}", b"junk", **{"epistula-signed-by": ONE})
+
+    asyncio.run(play())
+    assert counted(hook) == {}
+
+
+def test_what_was_counted_outlives_the_process_and_goes_after_a_day(hook: Webhook) -> None:
+    asyncio.run(hook.send("one", "none", b"junk"))
+    assert counted(hook) == {"unknown_task": 1}
+    hook.start()
+    asyncio.run(hook.send("one", "none at all", b"junk"))
+    assert counted(hook) == {"unknown_task": 2}
+    assert counted(hook, 90_000.0) == {}
+
+
+def test_counts_are_one_row_an_hour_however_much_is_sent(hook: Webhook) -> None:
+    for miner in ("one", "two"):
+        for number in range(40):
+            hook.offences.note(key(miner).ss58_address, f"n{number}", f"{number:064x}", "unknown_task")
+    assert counted(hook) == {"unknown_task": 40} and ALLOWED_OFFENCES < 40
+    with hook.ground.database.read() as session:
+        rows = session.query(ServiceStateRow).filter(ServiceStateRow.key.startswith("offences/")).all()
+    assert [sorted(row.value) for row in rows] == [sorted((ONE, key("two").ss58_address))]
+
+
+def test_late_deliveries_and_failures_are_no_offences(hook: Webhook) -> None:
+    hook.clock.advance(101)
+    assert code(asyncio.run(hook.send("one", "t0", b"late"))) == (410, "too_late")
+    asyncio.run(hook.send("one", "t1", b'{"error_message": "no"}', **{"task-status": "failed"}))
+    assert counted(hook) == {}
