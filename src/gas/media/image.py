@@ -174,12 +174,7 @@ def load_image(
     """
     pixels = _decode(data, limits, padded=True, scratch=None if out is None else scratch)
     top, left, height, width = crop_box(pixels.shape[0], pixels.shape[1], target)
-    resized = _resize(pixels[top : top + height, left : left + width], target, cv2.INTER_LINEAR)
-    planes = resized[..., :3].transpose(2, 0, 1)
-    if out is None:
-        return np.ascontiguousarray(planes)
-    np.copyto(out, planes)
-    return out
+    return resize_crop(pixels[top : top + height, left : left + width], target, out)
 
 
 def decode_mask(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -230,17 +225,22 @@ def preprocess_image(rgb: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
     return resize_crop(rgb[top : top + height, left : left + width], target)
 
 
-def resize_crop(crop: RGB, target: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_crop(crop: RGB, target: tuple[int, int], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """The second half of :func:`preprocess_image`, for who has only the part of a picture in :func:`crop_box`.
 
     Args:
-        crop: uint8, (h, w, 3).
+        crop: uint8, (h, w, 3); a fourth channel is dropped.
         target: Height and width that the model asks for.
+        out: Where the input is to go, uint8 (3, H, W); a new array when left out.
 
     Returns:
-        uint8, (3, H, W), RGB, contiguous.
+        uint8, (3, H, W), RGB; ``out``, or a contiguous array.
     """
-    return np.ascontiguousarray(_resize(crop, target, cv2.INTER_LINEAR).transpose(2, 0, 1))
+    planes = _resize(crop, target, cv2.INTER_LINEAR)[..., :3].transpose(2, 0, 1)
+    if out is None:
+        return np.ascontiguousarray(planes)
+    np.copyto(out, planes)
+    return out
 
 
 def preprocess_mask(mask: NDArray[np.uint8], target: tuple[int, int]) -> NDArray[np.uint8]:

@@ -75,8 +75,10 @@ def load_medium(
     """
     if target.modality is Modality.IMAGE:
         found = _image(data, target, robust, limits, out, scratch)
+    elif target.modality is Modality.VIDEO:
+        found = _video(data, target, robust, limits, out)
     else:
-        found = (_video if target.modality is Modality.VIDEO else _sound)(data, target, robust, limits)
+        found = _sound(data, target, robust, limits)
     if out is None or found is out:
         return found
     np.copyto(out, found)
@@ -108,14 +110,16 @@ def _load_image() -> Callable[..., NDArray[np.uint8]]:
     return load_image
 
 
-def _video(data: bytes, target: Target, robust: bool, limits: MediaLimits) -> NDArray[np.generic]:
+def _video(
+    data: bytes, target: Target, robust: bool, limits: MediaLimits, out: NDArray[np.generic] | None
+) -> NDArray[np.generic]:
     from gas.media.transforms import sharing_chain_video
     from gas.media.video import decode_video, load_video, preprocess_video
 
     frames, size = target.shape[0], (target.shape[2], target.shape[3])
     if robust:
         return preprocess_video(sharing_chain_video(decode_video(data, frames, target.rate, limits)), size, frames)
-    return load_video(data, size, frames, target.rate, limits)
+    return load_video(data, size, frames, target.rate, limits, out)  # type: ignore[arg-type]
 
 
 def _sound(data: bytes, target: Target, robust: bool, limits: MediaLimits) -> NDArray[np.generic]:

@@ -249,6 +249,7 @@ def load_video(
     num_frames: int = 16,
     frame_rate: float | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """A model's input straight from the file: :func:`preprocess_video` of :func:`decode_video`, pixel for pixel.
 
@@ -258,19 +259,33 @@ def load_video(
         num_frames: How many frames it asks for, at least 1.
         frame_rate: See :func:`frame_indices`.
         limits: What the video may cost.
+        out: Where the input is to go, uint8 (num_frames, 3, H, W); a new array when left out.
 
     Returns:
-        uint8, (num_frames, 3, H, W), RGB.
+        uint8, (num_frames, 3, H, W), RGB; ``out`` when that was given.
 
     Raises:
-        MediaRejected: As :func:`decode_video`.
+        MediaRejected: As :func:`decode_video`; nobody knows what ``out`` holds then.
     """
     convert = _Converter()
-    frames = _select(data, num_frames, frame_rate, limits, lambda frame: convert.model_input(frame, target))
-    out = np.empty((num_frames, 3, *target), np.uint8)
-    for index in range(num_frames):
-        out[index] = frames[min(index, len(frames) - 1)]
-    return out
+    room = np.empty((num_frames, 3, *target), np.uint8) if out is None else out
+    # Frames come in their order as a rule, each once: then they land where they belong, and nothing is moved.
+    places = iter(room)
+
+    def into(frame: av.VideoFrame) -> NDArray[np.uint8]:
+        place = next(places, None)
+        return convert.model_input(frame, np.empty((3, *target), np.uint8) if place is None else place)
+
+    frames = _select(data, num_frames, frame_rate, limits, into)
+    shown = [frames[min(index, len(frames) - 1)] for index in range(num_frames)]
+    if [_address(frame) for frame in shown] != [_address(place) for place in room]:
+        room[:] = np.stack(shown)
+    return room
+
+
+def _address(array: NDArray[np.uint8]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def preprocess_video(frames: list[RGB], target: tuple[int, int], num_frames: int = 16) -> NDArray[np.uint8]:
@@ -305,12 +320,13 @@ class _Converter:
         """The whole picture, (h, w, 3), its own memory, turned as the file says."""
         return np.array(_turned(self._rgb(frame), frame.rotation), order="C")
 
-    def model_input(self, frame: av.VideoFrame, target: tuple[int, int]) -> NDArray[np.uint8]:
-        """As :func:`preprocess_image` of the whole picture; only what the crop shows is converted."""
-        if round(frame.rotation / 90) % 4 or frame.format.name not in ("yuv420p", "yuvj420p"):
-            return preprocess_image(_turned(self._rgb(frame), frame.rotation), target)
-        if frame.width % 2 or frame.height % 2:
-            return preprocess_image(self._rgb(frame), target)
+    def model_input(self, frame: av.VideoFrame, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As :func:`preprocess_image` of the whole picture, into ``out``; only what the crop shows is converted."""
+        target = (out.shape[1], out.shape[2])
+        odd = frame.width % 2 or frame.height % 2
+        if odd or round(frame.rotation / 90) % 4 or frame.format.name not in ("yuv420p", "yuvj420p"):
+            np.copyto(out, preprocess_image(_turned(self._rgb(frame), frame.rotation), target))
+            return out
         top, left, height, width = crop_box(frame.height, frame.width, target)
         # The colour of two by two pixels is one sample, and the converter takes blocks of 32 pixels: cut there,
         # each pixel is computed as in the whole picture.
@@ -318,19 +334,25 @@ class _Converter:
         rows = min(frame.height, -(-(top + height) // 2) * 2) - row
         columns = min(frame.width, -(-(left + width) // 32) * 32) - column
         if rows * columns < 0.8 * frame.width * frame.height:
-            pixels = self._rgb(self._cut(frame, row, column, rows, columns))
+            pixels = self._rgb(self._cut(frame, row, column, rows, columns), padded=True)
         else:
             row = column = 0
-            pixels = self._rgb(frame)
-        return resize_crop(pixels[top - row :][:height, left - column :][:, :width], target)
+            pixels = self._rgb(frame, padded=True)
+        return resize_crop(pixels[top - row :][:height, left - column :][:, :width], target, out)
 
-    def _rgb(self, frame: av.VideoFrame) -> RGB:
-        """A view of the converted picture; valid until nobody holds it."""
-        plane = self._reformatter.reformat(frame, format="rgb24").planes[0]
+    def _rgb(self, frame: av.VideoFrame, *, padded: bool = False) -> RGB:
+        """A view of the converted picture; valid until nobody holds it.
+
+        A fourth channel without meaning (``padded``) makes both conversion and resizing cheaper; the first three are
+        the same. One thread: waking others costs more than it saves, and the other cores have clips of their own.
+        """
+        channels = 4 if padded else 3
+        converted = self._reformatter.reformat(frame, format="rgb0" if padded else "rgb24", threads=1)
+        plane = converted.planes[0]
         flat = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
-        rows = flat.reshape(-1, plane.line_size)[: frame.height, : 3 * frame.width]
+        rows = flat.reshape(-1, plane.line_size)[: frame.height, : channels * frame.width]
         picture: RGB = np.lib.stride_tricks.as_strided(
-            rows, (frame.height, frame.width, 3), (plane.line_size, 3, 1), writeable=False
+            rows, (frame.height, frame.width, channels), (plane.line_size, channels, 1), writeable=False
         )
         return picture
 
