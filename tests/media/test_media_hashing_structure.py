@@ -14,7 +14,9 @@ import skimage
 from gas.errors import MediaRejected
 from gas.media.detail import edge_steepness, measure_detail
 from gas.media.encode import encode_mp4, encode_wav
+from gas.media.hashing import pixel_key, placed_hashes
 from gas.media.image import decode_image, encode_jpeg, encode_png, encode_webp
+from gas.media.segments import SEGMENTS, find_segments
 from gas.media.soundprint import overlap, sound_words
 from gas.media.structure import check_parts
 
@@ -134,3 +136,33 @@ def test_a_sharpened_enlargement_is_told_by_its_rhythm(photo):
 def test_a_photo_made_smaller_is_not_taken_for_enlarged(photo, share):
     shrunk = cv2.resize(photo, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     assert measure_detail(shrunk).scale == 1.0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (300, 700)])
+def test_the_pixel_key_is_the_one_that_indexes_on_disk_hold(size):
+    rgb = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    flat, prime, block = rgb.tobytes(), 0x9E3779B97F4A7C15, 1 << 16
+    whole = len(flat) // 8
+    words = np.frombuffer(flat[: 8 * whole], "<u8").tolist()
+    state = (size[0] << 32 | size[1]) * prime + int.from_bytes(flat[8 * whole :], "big")
+    for start in range(0, whole, block):
+        part = words[start : start + block]
+        total = sum((word ^ word >> 29) * (at * prime % 2**64 | 1) for at, word in enumerate(part, 1)) % 2**64
+        state = ((state ^ state >> 31) * prime + total) % 2**64
+    assert pixel_key(rgb) == state ^ state >> 29
+
+
+def test_placed_hashes_are_signs_against_the_median_of_each_placing():
+    grey = cv2.GaussianBlur(RGB[..., 0], (9, 9), 0)
+    low = cv2.dct(grey.astype(np.float32))[:16, :16]
+    odd = 1 - 2 * (np.arange(16) % 2)
+    kinds = [kind * a * d for kind in (low, low.T) for d in (1, odd[:, None]) for a in (1, odd[None])]
+    assert np.array_equal(placed_hashes(grey), [np.packbits((one > np.median(one)).ravel()) for one in kinds])
+
+
+def test_a_pattern_of_hundreds_of_equal_corners_has_few_segments_apart_from_each_other():
+    dot = cv2.GaussianBlur(np.eye(1, 256, 136, np.float32).reshape(16, 16), (0, 0), 2)
+    places = find_segments(np.tile(5000 * dot, (8, 32)).astype(np.uint8)).places
+    assert 0 < len(places) <= SEGMENTS
+    apart = np.hypot(*(places[:, None, :2] - places[None, :, :2]).transpose(2, 0, 1)) + 99 * np.eye(len(places))
+    assert (apart > 0.75 * np.maximum(places[:, None, 2], places[None, :, 2])).all()

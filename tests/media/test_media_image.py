@@ -29,7 +29,9 @@ from gas.media.image import (
 )
 from gas.media.jpeg import Scratch, plain_header
 from gas.media.limits import MediaLimits
+from gas.media.png import decode_png
 from gas.media.probe import probe_medium
+from gas.media.webp import decode_webp
 
 SCRATCH = Scratch()
 
@@ -279,6 +281,46 @@ def test_the_short_way_is_taken_by_plain_jpegs_only() -> None:
         assert plain_header(other) is None
 
 
+@pytest.mark.parametrize("size", [(1, 1), (17, 16), (33, 66)])
+def test_a_plain_webp_has_pillows_pixels_without_pillow(size: tuple[int, int]) -> None:
+    source = Image.fromarray(cv2.GaussianBlur(picture(*size), (5, 5), 0))
+    for options in ({"quality": 1}, {"quality": 80}, {"quality": 95, "icc_profile": b"x" * 99}):
+        data = encoded(source, "WEBP", **options)
+        pixels = decode_webp(data, MediaLimits())
+        assert pixels is not None
+        assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        assert np.array_equal(decode_image(data), pixels)
+
+
+def test_every_webp_that_is_not_plain_or_not_whole_is_left_to_pillow() -> None:
+    source, plain, exif = Image.fromarray(picture(20, 30)), encode_webp(picture(20, 30)), Image.Exif()
+    exif[0x0112] = 6
+    for other in (
+        encoded(source, "WEBP", exif=exif),
+        encoded(source, "WEBP", xmp=b'<rdf:Description tiff:Orientation="6"/>'),
+        encoded(source, "WEBP", lossless=True),
+        encoded(source.convert("RGBA"), "WEBP", save_all=True, append_images=[Image.new("RGBA", (30, 20))]),
+        plain[:-1],
+        plain[:40],
+        b"RIFF",
+    ):
+        assert decode_webp(other, MediaLimits()) is None
+    with pytest.raises(MediaRejected):
+        decode_webp(plain, MediaLimits(max_pixels=100))
+
+
+def test_a_png_is_inflated_to_the_same_pixels_by_either_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = pytest.importorskip("isal.isal_zlib")
+    for data in (encode_png(picture()), encode_png(picture(1, 1)), encode_png(np.zeros((300, 200, 3), np.uint8))):
+        for broken in (data, data[:-30], data[:60] + b"\xff" + data[61:], data.replace(b"IDAT", b"IDAt")):
+            found = []
+            for library in (zlib, fast):
+                monkeypatch.setattr("gas.media.png._inflater", lambda library=library: library)
+                found.append(decode_png(broken, MediaLimits()))
+            assert (found[0] is None) == (found[1] is None)
+            assert found[0] is None or np.array_equal(*found)
+
+
 def test_a_rotation_that_only_the_xmp_tells_is_applied_as_pillow_does() -> None:
     xmp = b'<rdf:Description tiff:Orientation="6"/>'
     data = encoded(Image.fromarray(picture(20, 30)), "JPEG", xmp=xmp)
@@ -329,7 +371,7 @@ def test_a_picture_that_exceeds_the_memory_is_told_from_a_broken_one(monkeypatch
     monkeypatch.setattr("gas.media.jpeg.simplejpeg.decode_jpeg", full)
     assert code_of(encode_jpeg(picture())) == "too_much_memory"
     monkeypatch.setattr(Image.Image, "convert", full)
-    assert code_of(encoded(Image.fromarray(picture()), "WEBP")) == "too_much_memory"
+    assert code_of(encoded(Image.fromarray(picture()), "BMP")) == "too_much_memory"
 
 
 def test_a_pictures_header_is_told_without_decoding() -> None:

@@ -11,7 +11,7 @@ from gas.clock import ManualClock, SystemClock, derive_rng
 from gas.errors import ConfigurationError
 from gas.submissions import scaffold
 from gas.submissions.check import check
-from gas.submissions.trainer import Example, TrainOptions, TrainProgress, kept_out, train_package
+from gas.submissions.trainer import Example, TrainOptions, TrainProgress, keep_out, train_package
 from gas.types import Modality
 
 
@@ -36,10 +36,10 @@ def test_a_scaffold_learns_and_stays_a_clean_package(tmp_path: Path) -> None:
     folder = made(tmp_path)
     before = (folder / "model.safetensors").read_bytes()
     seen: list[TrainProgress] = []
-    options = TrainOptions(epochs=8, batch_size=8, threads=1, crop=48)
+    options = TrainOptions(epochs=4, batch_size=8, threads=1, crop=48)
     done = train_package(folder, check(folder).require(), pictures(48), options, SystemClock(), seen.append)
     assert done.accuracy == 1.0
-    assert (done.learned + done.kept, done.epochs) == (48, 8)
+    assert (done.learned + done.kept, done.epochs) == (48, 4)
     assert (seen[-1].step, seen[-1].steps) == (seen[-1].steps, len(seen))
     assert (folder / "model.safetensors").read_bytes() != before
     check(folder, modality=Modality.IMAGE).require()
@@ -102,7 +102,15 @@ def test_one_class_an_onnx_file_and_broken_code_are_refused(tmp_path: Path) -> N
     assert refused.value.error_code == "onnx_not_trained"
 
 
-def test_an_origin_is_wholly_learnt_from_or_wholly_kept_out() -> None:
-    shares = [kept_out(f"origin-{k}", 1) for k in range(600)]
-    assert 60 < sum(shares) < 140
-    assert kept_out("same", 1) == kept_out("same", 1)
+def test_a_sixth_of_each_class_is_kept_out_and_never_in_part() -> None:
+    examples = pictures(60, 8)
+    twice = [*examples, *examples[:10]]
+    kept = keep_out(twice[::-1], 1)
+    assert kept == keep_out(twice, 1) != keep_out(twice, 2)
+    assert sorted(e.fake for e in examples if e.origin in kept) == [False] * 5 + [True] * 5
+
+
+def test_a_few_media_still_leave_one_of_each_class_to_try_it_on() -> None:
+    examples = pictures(6, 8)
+    kept = keep_out(examples, 0)
+    assert sorted(e.fake for e in examples if e.origin in kept) == [False, True]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
@@ -29,11 +30,12 @@ from gas.storage.blobs import FolderBlobs, sha256_hex
 from gas.storage.database import open_database
 from gas.storage.tables import ChallengeRow, PrintRow
 from gas.types import Modality
-from gas.validator.double_sales import SAME_MINER_BITS, DoubleSales
+from gas.validator.double_sales import AGREEING, SAME_MINER_BITS, DoubleSales
 from gas.validator.ground import ServiceState
 from gas.validator.print_exchange import Fetched, PrintExchange
 from gas.validator.print_log import PrintLog, add_prints_route
-from gas.validator.prints import Entry, Item, Proof, digest_of, signed_page
+from gas.validator.print_pruning import PRINT_SECONDS, prune_prints
+from gas.validator.prints import Entry, Item, Proof, digest_of, read_page, signed_page
 from gas.validator.reckoning import Since, reckon_generators
 from gas.validator.tallies import DAY
 from gas.validator.verifying import Verifying
@@ -61,7 +63,7 @@ class House:
     def start(self) -> None:
         """As new processes would, from the database alone."""
         index, state = MediaIndex(), ServiceState(self.database, "sn34-generator", self.clock)
-        elsewhere = MediaIndex(near_bits=SAME_MINER_BITS)
+        elsewhere = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
         self.sales = DoubleSales(self.database, self.hotkey, elsewhere, state, self.clock)
         self.worker = Verifying(
             self.database, self.blobs, [PlainVerifier(index)], index, self.hotkey, self.clock, worker=self.hotkey,
@@ -179,6 +181,26 @@ def test_who_sells_media_twice_earns_less_than_who_makes_two(town: Town) -> None
     # Before the pay of a day of honest work: the pass rate remembers.
     assert town.south.buy("seller", png(50)) == "verified"
     assert town.south.rewards()["seller"] == pytest.approx(0.25)
+
+
+def test_who_mirrors_or_cuts_what_it_has_sold_earns_less_and_nobody_loses_by_a_cut_of_others(town: Town) -> None:
+    def bent(seed: int) -> bytes:
+        whole = picture(seed)
+        return encode_png(np.ascontiguousarray(whole[:, ::-1] if seed % 2 else whole[20:-20, 20:-20]))
+
+    for seed in range(2):
+        assert town.north.buy("honest", png(100 + seed)) == town.south.buy("honest", png(200 + seed)) == "verified"
+        assert town.north.buy("seller", png(seed)) == "verified"
+        town.clock.advance(1)
+        assert town.south.buy("seller", bent(seed)) == "verified"
+    town.exchange()
+    north, south = town.north.rewards(), town.south.rewards()
+    assert south["seller"] == 0.0 < south["honest"] == north["honest"] == north["seller"]
+    # At once when it is known by then; segments shown by others are no ground to refuse another miner's picture.
+    town.north.buy("seller", png(51))
+    town.exchange()
+    assert town.south.buy("seller", bent(51)) == "refused sold_elsewhere"
+    assert town.south.buy("thief", bent(101)) == "verified"
 
 
 def test_a_copy_with_other_bytes_is_withdrawn_too_and_the_earlier_signature_keeps(town: Town) -> None:
@@ -336,3 +358,81 @@ def test_each_medium_gets_one_line_whoever_is_killed(town: Town) -> None:
     assert (town.south.look().lines, town.south.look().lines) == (3, 0)
     with town.south.database.read() as session:
         assert [row.seq for row in session.query(PrintRow).order_by(PrintRow.seq)] == [1, 2, 3]
+
+
+def lines(house: House, owner: House) -> list[tuple[int, bool]]:
+    """Of a log: which lines are there, and whether their entries are."""
+    with house.database.read() as session:
+        rows = session.query(PrintRow).filter(PrintRow.validator == owner.hotkey).order_by(PrintRow.seq).all()
+        return [(row.seq, row.entry is not None) for row in rows]
+
+
+def prune(town: Town) -> list[int]:
+    return [prune_prints(house.database, house.hotkey, town.clock) for house in (town.north, town.south)]
+
+
+def test_old_prints_are_forgotten_and_what_is_kept_can_still_be_checked(town: Town) -> None:
+    for seed in range(3):
+        town.north.buy("honest", png(seed))
+    town.exchange()
+    town.clock.advance(PRINT_SECONDS - 2000)
+    for seed in range(3, 5):
+        town.north.buy("honest", png(seed))
+    town.exchange()
+    assert prune(town) == [0, 0]
+    town.clock.advance(2000)
+    # Our own are counted from the newest of them.
+    assert town.north.buy("honest", png(5)) == "verified"
+    assert prune(town) == [2, 2] and prune(town) == [0, 0]
+    kept = [(3, False), (4, True), (5, True)]
+    assert lines(town.north, town.north) == [*kept, (6, True)] and lines(town.south, town.north) == kept
+    # Who has the lines goes on, and knows what is kept.
+    town.exchange()
+    assert lines(town.south, town.north) == [*kept, (6, True)]
+    assert town.south.buy("seller", png(4)) == "refused sold_elsewhere"
+    # Who hears of the log for the first time begins behind what is forgotten; the digests fit from there on.
+    with town.south.database.write() as session:
+        session.query(PrintRow).delete()
+    found = town.south.look()
+    assert (found.lines, found.opened, found.failed) == (3, 3, {})
+    assert lines(town.south, town.north) == [*kept, (6, True)]
+    assert town.south.look() == Fetched(1, 0, 0, 0)
+    # Whose lines were all forgotten after a long silence still writes none twice.
+    town.clock.advance(3 * PRINT_SECONDS)
+    assert prune(town) == [0, 3]
+    assert lines(town.south, town.north) == [(6, False)]
+    assert town.north.log.append() == 0
+    assert town.north.buy("honest", png(6)) == "verified"
+    town.exchange()
+    assert lines(town.south, town.north) == [(6, False), (7, True)]
+
+
+def test_a_log_that_was_pruned_can_not_be_rewritten_behind_its_first_line(town: Town) -> None:
+    for seed in range(3):
+        town.north.buy("honest", png(seed))
+    town.south.look()
+    page = read_page(town.north.log.page("", 0), town.north.hotkey)
+    false = signed_page(town.north.signer, page.log, 1, page.items[1:], previous="0" * 64)
+    town.answer = lambda _request: httpx.Response(200, content=false)
+    assert town.south.look().failed == {town.north.hotkey: "prints_rewritten"}
+    with town.south.database.write() as session:
+        session.query(PrintRow).delete()
+    # To one that has not seen the first line a wrong digest of it shows when the next entry does.
+    assert town.south.look().lines == 2
+    town.clock.advance(REVEAL + 1)
+    shown = read_page(town.north.log.page(page.log, 1), town.north.hotkey)
+    false = signed_page(town.north.signer, page.log, 1, shown.items, previous="0" * 64)
+    assert town.south.look().failed == {town.north.hotkey: "bad_prints"}
+
+
+def test_of_logs_that_were_given_up_nothing_stays(town: Town) -> None:
+    with town.south.database.write() as session:
+        for log, at in (("a", 0.0), ("b", 1.0), ("c", PRINT_SECONDS * 2)):
+            for seq in (1, 2):
+                session.add(
+                    PrintRow(validator=town.north.hotkey, log=log * 32, seq=seq, digest="0" * 64, at=at,
+                             seen_at=START + at)
+                )  # fmt: skip
+    town.clock.advance(PRINT_SECONDS * 2)
+    assert prune_prints(town.south.database, town.south.hotkey, town.clock) == 4
+    assert [seq for seq, _ in lines(town.south, town.north)] == [1, 2]

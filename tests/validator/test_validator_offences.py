@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rounds_ground import key
 from webhook_ground import Webhook, code
 
+from gas.errors import RequestRefused
+from gas.protocol.epistula import ReplayGuard
 from gas.storage.tables import ServiceStateRow
 from gas.types import Modality
+from gas.validator.doors import Floods
 from gas.validator.offences import ALLOWED_OFFENCES, FREE_COPIES, FREE_REPEATS, offences_of
 from gas.validator.receiving import CALLBACK_PATH
 
@@ -125,6 +129,27 @@ def test_counts_are_one_row_an_hour_however_much_is_sent(hook: Webhook) -> None:
     with hook.ground.database.read() as session:
         rows = session.query(ServiceStateRow).filter(ServiceStateRow.key.startswith("offences/")).all()
     assert [sorted(row.value) for row in rows] == [sorted((ONE, key("two").ss58_address))]
+
+
+def test_a_flood_by_however_many_hotkeys_and_uuids_keeps_a_bounded_number_of_things_in_memory(hook: Webhook) -> None:
+    vain, guard = Floods(hook.clock, burst=60, per_second=1.0), ReplayGuard()
+    begin = int(hook.clock.time() * 1000)
+    for number in range(101_000):
+        hook.offences.note(f"hotkey-{number}", f"task-{number}", f"{number:064x}", "unknown_task")
+        if number % 10 == 0:
+            hook.offences.note(ONE, f"task-{number}", f"{number:064x}", "unknown_task")
+        vain.spend(f"hotkey-{number}")
+        # One a millisecond, signed by few: whoever sends too many is refused.
+        with suppress(RequestRefused):
+            guard.admit(f"hotkey-{number % 2}", str(number), begin + number, begin + number)
+    assert hook.offences.held == 50_000 >= len(hook.offences._notes)
+    assert len(vain._buckets) <= 100_000
+    assert guard.remembered <= 20_000
+    # What was noted is counted, and forgotten an hour later.
+    assert sum(counted(hook).values()) == 4_096
+    hook.clock.advance(3_601)
+    hook.offences.flush()
+    assert hook.offences.held == 0 == len(hook.offences._notes)
 
 
 def test_late_deliveries_and_failures_are_no_offences(hook: Webhook) -> None:

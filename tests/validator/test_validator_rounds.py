@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -108,6 +109,34 @@ def test_a_miner_that_gives_another_hotkey_is_not_asked_but_on_record(tmp_path: 
     (row,) = ground.rows()
     assert (row.miner, row.state, row.reasons[0]["code"]) == (liar.hotkey, "failed", "bad_info")
     assert ground.bank.count(unused=True) == 2
+
+
+def test_who_generates_nothing_takes_no_place_in_a_round_and_a_new_validator_is_not_on_record(tmp_path: Path) -> None:
+    others = [Miner(f"other{uid}", uid) for uid in (1, 2, 3, 4)]
+    new, silent, poor, detector = others
+    new.info = lambda _r: httpx.Response(404, json={"detail": "Not Found"})
+    poor.info = new.info
+    silent.info = dead
+    detector.info = lambda _r: httpx.Response(200, json={"miner_type": "DETECTOR", "hotkey": detector.hotkey})
+    honest = [Miner(f"good{uid}", uid) for uid in (5, 6)]
+    ground = Ground(tmp_path, *others, *honest)
+    plain = ground.graph
+    permits = {new.uid, silent.uid, *(miner.uid for miner in honest)}
+    ground.graph = lambda block=1: replace(  # type: ignore[method-assign]
+        plain(block), neurons=tuple(replace(one, permit=one.uid in permits) for one in plain(block).neurons)
+    )
+    rounds = ground.rounds(sample_size=3)
+    ground.tick(10, rounds)
+    # Pay brings miners a permit too: they are challenged. Who has none answers for what it published.
+    assert {(row.miner, row.state) for row in ground.rows()} == {
+        (poor.hotkey, "failed"), *((miner.hotkey, "accepted") for miner in honest)
+    }  # fmt: skip
+    # A generator with a permit that goes away is on record.
+    honest[0].info = honest[0].answer = dead
+    ground.tick(20, rounds)
+    ground.tick(30, rounds)
+    (gone,) = {row.state for row in ground.rows(honest[0]) if row.block in (20, 30)}
+    assert gone == "failed" and not ground.rows(new) + ground.rows(silent) + ground.rows(detector)
 
 
 def test_when_nobody_at_all_can_be_reached_nobody_is_to_blame(tmp_path: Path) -> None:

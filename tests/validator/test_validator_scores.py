@@ -13,22 +13,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from postgres import service_url
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rounds_ground import neuron
+
+from gas.chain.base import Metagraph
 from gas.errors import ConfigurationError
 from gas.scoring.generators import default_prices
-from gas.scoring.weights import EMISSION_PROFILES, EmissionProfile, MinerClass
 from gas.storage.database import open_database
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
 from gas.types import Modality
-from gas.validator.scores import (
-    DetectorStanding,
-    generator_standings,
-    plan_weights,
-    update_history,
-    weights_to_u16,
-)
+from gas.validator.factors import GeneratorFactors
+from gas.validator.reckoning import Since, reckon_generators
+from gas.validator.scores import fold_scores, weights_to_u16
+from gas.validator.tallies import DAY
 
 NOW = 2_000_000.0
-IMAGES = EmissionProfile.from_table("images", {"image": 0.7, "generator": 0.3})
 
 
 @pytest.fixture
@@ -36,6 +36,16 @@ def database(tmp_path: Path):
     database = open_database(service_url(tmp_path))
     yield database
     database.close()
+
+
+def _reckoned(database, *miners: str) -> dict[str, GeneratorFactors]:
+    graph = Metagraph(1, 9, 0, tuple(neuron(uid, name) for uid, name in enumerate(miners)))
+    with database.read() as session:
+        found = reckon_generators(
+            session, graph, validator="v", shares={Modality.IMAGE: 1.0}, prices=default_prices(), now=NOW,
+            since=Since(NOW - DAY, None), keep=False,
+        )  # fmt: skip
+    return {one.hotkey: one for one in found}
 
 
 def _challenge(session, miner: str, number: int, state: str, *, age: float = 60.0, width: int = 256) -> str:
@@ -80,13 +90,9 @@ def test_a_generator_earns_by_what_was_verified_of_the_last_day(database) -> Non
             _challenge(session, "good", number, "verified")
             _challenge(session, "sloppy", number, "verified" if number % 2 else "refused")
             _challenge(session, "yesterday", number, "verified", age=90_000.0)
-    good, sloppy, yesterday, unknown = generator_standings(
-        database, "v", ["good", "sloppy", "yesterday", "unknown"], now=NOW, shares={Modality.IMAGE: 1.0},
-        prices=default_prices(),
-    )  # fmt: skip
-    assert good.reward.reward > sloppy.reward.reward > 0
-    assert (sloppy.verified, sloppy.refused) == (5, 5)
-    assert yesterday.reward.reward == unknown.reward.reward == 0
+    found = _reckoned(database, "good", "sloppy", "yesterday", "unknown")
+    assert found["good"].reward > found["sloppy"].reward > 0
+    assert {"yesterday", "unknown"}.isdisjoint(found)
 
 
 def test_media_that_fool_detectors_raise_the_reward_but_not_of_a_silent_generator(database) -> None:
@@ -97,44 +103,20 @@ def test_media_that_fool_detectors_raise_the_reward_but_not_of_a_silent_generato
                 sha = _challenge(session, miner, number, "verified", age=age)
                 session.flush()
                 session.add(JudgementRow(media_sha256=sha, run_id="run", fooled=miner != "plain"))
-    plain, fooler, silent = generator_standings(
-        database, "v", ["plain", "fooler", "silent"], now=NOW, shares={Modality.IMAGE: 1.0}, prices=default_prices()
-    )
-    assert fooler.reward.reward == pytest.approx(2 * plain.reward.reward)
-    assert (fooler.reward.fool_rate, plain.reward.fool_rate) == (1.0, 0.0)
-    assert silent.reward.reward == silent.reward.bonus == 0
-
-
-def test_the_best_detector_takes_the_share_of_its_modality_and_the_weights_sum_to_one() -> None:
-    entries = [
-        DetectorStanding(4, "a", Modality.IMAGE, 0.8, 10),
-        DetectorStanding(5, "b", Modality.IMAGE, 0.8, 9),
-        DetectorStanding(6, "c", Modality.IMAGE, None, 1),
-    ]
-    plan = plan_weights(entries, {2: 3.0, 3: 1.0}, IMAGES, owner_uid=0)
-    assert plan.weights == pytest.approx({5: 0.7, 2: 0.225, 3: 0.075})
-    assert plan.winners == {Modality.IMAGE: 5}
-    assert "winner takes the whole 70%" in plan.reasons[5][0]
-    assert all(plan.reasons[uid] for uid in (2, 3, 4, 5, 6))
-
-
-def test_a_share_that_cannot_be_burnt_is_told_and_never_given_to_others() -> None:
-    with pytest.raises(ConfigurationError) as error:
-        plan_weights([], {2: 1.0}, EMISSION_PROFILES["gas"], owner_uid=-1)
-    assert error.value.error_code == "no_burn_slot"
-    everything = EmissionProfile("all", {MinerClass.GENERATOR: 1.0})
-    assert plan_weights([], {2: 1.0}, everything, owner_uid=-1).weights == {2: 1.0}
-
-
-def test_the_share_of_a_class_with_nobody_to_pay_is_burnt_and_said() -> None:
-    plan = plan_weights([], {}, EMISSION_PROFILES["gas"], owner_uid=7)
-    assert plan.weights == pytest.approx({7: 1.0})
-    assert "burnt" in plan.reasons[7][0]
+        _challenge(session, "silent", 20, "refused")
+    found = _reckoned(database, "plain", "fooler", "silent")
+    plain, fooler, silent = (found[name] for name in ("plain", "fooler", "silent"))
+    assert fooler.reward == pytest.approx(2 * plain.reward)
+    assert (fooler.fool_rate, plain.fool_rate) == (1.0, 0.0)
+    assert silent.reward == silent.bonus == 0
 
 
 def test_history_moves_slowly_and_is_kept(database) -> None:
-    assert update_history(database, {"a": 10.0}, now=1.0) == pytest.approx({"a": 0.2})
-    assert update_history(database, {"a": 10.0, "b": 0.0}, now=2.0) == pytest.approx({"a": 0.396, "b": 0.0})
+    with database.write() as session:
+        assert fold_scores(session, {"a": 10.0}, now=1.0) == {"a": (0.0, pytest.approx(0.2))}
+    with database.write() as session:
+        found = fold_scores(session, {"a": 10.0, "b": 0.0}, now=2.0)
+    assert {hotkey: score for hotkey, (_, score) in found.items()} == pytest.approx({"a": 0.396, "b": 0.0})
 
 
 @given(st.dictionaries(st.integers(0, 255), st.floats(1e-6, 1.0), min_size=1, max_size=50))

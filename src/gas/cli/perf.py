@@ -127,44 +127,43 @@ async def _session(wallet: str, hotkey: str, home: Path, arena: str) -> AsyncIte
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    from gas.cli.push import push_lines
-
     print(f"{found.get('name') or found['model_id']}  {found['model_id']}  {found['modality']}  {found['state']}")
-    for reason in found.get("reasons") or ():
-        where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
-        print(f"  {where}{reason['message']} [{reason['code']}]")
-    if found.get("error"):
-        print(f"  our fault: {found['error'].get('message')} The slot is free again; push once more.")
-    for line in push_lines(found):
-        print(f"  {line}")
-    if near := found.get("near_weights"):
-        print(
-            f"  look-alike: weights at a distance of {near['distance']:.4f} from {near['submission']} of another "
-            f"hotkey; {near['tensors_apart']} of {near['tensors']} tensors are your own"
-        )
-    for run in found.get("runs") or ():
-        metrics = run.get("metrics") or {}
-        print(f"  {run['kind']}: {run['state']}{_scores(metrics)}")
-        for line in _weak(metrics):
-            print(f"    {line}")
+    for depth, line in _lines(found):
+        print(f"  {'  ' * depth}{line}")
     if found["errors"]:
         print(f"  worst errors on public media ({len(found['errors'])} known; --page FILE.html shows them):")
     for error in found["errors"][:_WEAKEST]:
-        print(f"    {error['media_type']} of {error['source']}, called fake with p = {error['p_fake']:.3f}")
+        print(f"    {_error(error)}")
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
-    parts = []
-    if (accuracy := metrics.get("accuracy")) is not None:
-        parts.append(f"accuracy {accuracy:.1%}")
-    if (score := metrics.get("sn34_score")) is not None:
-        interval = (metrics.get("base") or {}).get("sn34_ci95")
-        between = f" (95 % between {interval[0]:.4f} and {interval[1]:.4f})" if interval else ""
-        parts.append(f"sn34 {score:.4f}{between}")
-    robust, base = metrics.get("robust") or {}, metrics.get("base") or {}
-    if robust.get("sn34_score") is not None and base.get("sn34_score") is not None:
-        parts.append(f"as it is {base['sn34_score']:.4f}, after sharing {robust['sn34_score']:.4f}")
-    return f", {', '.join(parts)}" if parts else ""
+def _lines(found: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """All that is known of a model but its errors, in sentences, each with its depth: 0, or 1 for what is of a run."""
+    from gas.cli.push import push_lines, run_scores
+
+    out = []
+    for reason in found.get("reasons") or ():
+        where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
+        out.append((0, f"{where}{reason['message']} [{reason['code']}]"))
+    if found.get("error"):
+        out.append((0, f"our fault: {found['error'].get('message')} The slot is free again; push once more."))
+    out += [(0, line) for line in push_lines(found)]
+    if near := found.get("near_weights"):
+        text = (
+            f"look-alike: weights at a distance of {near['distance']:.4f} from {near['submission']} of another "
+            f"hotkey; {near['tensors_apart']} of {near['tensors']} tensors are your own"
+        )
+        out.append((0, text))
+    for run in found.get("runs") or ():
+        metrics = run.get("metrics") or {}
+        out.append((0, f"{run['kind']}: {run['state']}{run_scores(metrics)}"))
+        out += [(1, line) for line in (*_weak(metrics), *_distorted(metrics))]
+    return out
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    called = "fake" if error["media_type"] == "real" else "real"
+    sure = error["p_fake"] if called == "fake" else 1 - error["p_fake"]
+    return f"{error['media_type']}, of {error['source']}: called {called}, {sure:.1%} sure"
 
 
 def _weak(metrics: Mapping[str, Any]) -> list[str]:
@@ -182,6 +181,18 @@ def _weak(metrics: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def _distorted(metrics: Mapping[str, Any]) -> list[str]:
+    """How the answers hold when media are distorted, as far as a run measures it: as they are, shared, stored anew."""
+    out = []
+    base, robust, again = metrics.get("base"), metrics.get("robust"), metrics.get("reencoding")
+    if base and robust and base.get("accuracy") is not None and robust.get("accuracy") is not None:
+        out.append(f"{base['accuracy']:4.0%} right of {base['n']:3} media as they are")
+        out.append(f"{robust['accuracy']:4.0%} right of {robust['n']:3} media after sharing: smaller, compressed twice")
+    if again and again.get("asked"):
+        out.append(f"{again['flipped']} of {again['asked']} answers changed when pictures were compressed once more")
+    return out
+
+
 def _html(models: Sequence[Mapping[str, Any]]) -> str:
     """One page without anything from elsewhere; everything that came from the arena is escaped."""
     from html import escape
@@ -189,16 +200,20 @@ def _html(models: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Worst errors</title><style>",
         "body{font:15px system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2430}",
-        "section{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;max-width:24rem}img{max-width:100%;border-radius:6px}",
-        "figcaption{color:#566}h1,h2{font-weight:600}</style><h1>Where the model was most wrong</h1>",
-        "<p>Public media only; p is the probability of being fake that the model gave.</p>",
+        "section{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:16rem}img{max-width:100%;border-radius:6px}",
+        "figcaption{color:#566}h1,h2{font-weight:600}.run{margin-left:1.5rem;color:#566}p{margin:.2rem 0}",
+        "section{margin-top:1rem}</style><h1>Where the model was most wrong</h1>",
+        "<p>The pictures are of public media only, the worst first.</p>",
     ]
     for one in models:
-        title = escape(f"{one.get('name') or one['model_id']}, {one['state']}")
-        parts.append(f"<h2>{title}</h2><section>")
+        title = escape(f"{one.get('name') or one['model_id']}, {one['modality']}, {one['state']}")
+        parts.append(f"<h2>{title}</h2>")
+        parts += [f"<p{' class=run' if depth else ''}>{escape(line)}</p>" for depth, line in _lines(one)]
+        parts.append("<section>")
         for error in one["errors"]:
-            text = escape(f"{error['media_type']}, {error['source']}: p = {error['p_fake']:.3f}")
             picture = f'<img alt="" src="data:image/jpeg;base64,{error["jpeg"]}">'
-            parts.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
-        parts.append("</section>" if one["errors"] else "<p>None to show.</p></section>")
+            parts.append(f"<figure>{picture}<figcaption>{escape(_error(error))}</figcaption></figure>")
+        parts.append("</section>" if one["errors"] else "<p>No errors to show.</p></section>")
+    if any(one.get("runs") for one in models):
+        parts.append("<p>Blur, noise, compression and colour one by one: <code>gascli d bench PACKAGE</code>.</p>")
     return "\n".join(parts) + "</html>\n"

@@ -14,7 +14,7 @@ import typer
 from gas.cli.endpoint import ChainEndpoint
 from gas.types import Modality, Vertical
 
-__all__ = ["homes_arena", "push", "push_lines", "status"]
+__all__ = ["homes_arena", "push", "push_lines", "run_scores", "status"]
 
 _MODEL = "Package (zip or folder) of {} detector."
 
@@ -94,9 +94,7 @@ def status(
     for line in push_lines(found):
         print(f"  {line}")
     for run in found.get("runs") or ():
-        metrics = run.get("metrics") or {}
-        score, accuracy = metrics.get("sn34_score"), metrics.get("accuracy")
-        print(f"  {run['kind']}: {run['state']}, accuracy {accuracy}, sn34 {score}")
+        print(f"  {run['kind']}: {run['state']}{run_scores(run.get('metrics') or {})}")
 
 
 def push_lines(found: Mapping[str, Any]) -> list[str]:
@@ -110,6 +108,21 @@ def push_lines(found: Mapping[str, Any]) -> list[str]:
     if push.get("accuracy") is None:
         return []
     return [f"exams of the push: {exams}; on average {push['accuracy']:.1%}, {push['needed']:.0%} needed"]
+
+
+def run_scores(metrics: Mapping[str, Any]) -> str:
+    """Accuracy and scores of a run with their interval, after a comma; nothing for a run that has none yet."""
+    parts = []
+    if (accuracy := metrics.get("accuracy")) is not None:
+        parts.append(f"accuracy {accuracy:.1%}")
+    if (score := metrics.get("sn34_score")) is not None:
+        interval = (metrics.get("base") or {}).get("sn34_ci95")
+        between = f" (95 % between {interval[0]:.4f} and {interval[1]:.4f})" if interval else ""
+        parts.append(f"sn34 {score:.4f}{between}")
+    robust, base = metrics.get("robust") or {}, metrics.get("base") or {}
+    if robust.get("sn34_score") is not None and base.get("sn34_score") is not None:
+        parts.append(f"as it is {base['sn34_score']:.4f}, after sharing {robust['sn34_score']:.4f}")
+    return f", {', '.join(parts)}" if parts else ""
 
 
 async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str, arena_hotkey: str) -> dict[str, Any]:

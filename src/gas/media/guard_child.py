@@ -5,6 +5,7 @@ It gives itself limits that it can't lift again before the first medium comes in
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -53,6 +54,9 @@ def serve(more: More | None = None) -> None:
     limits = replace(limits, max_decode_seconds=0.9 * limits.max_decode_seconds)
     decoders = _decoders(limits) | (more(limits, first) if more else {})
     data = b""
+    # What is here now stays: the collector needn't look at it again after every few media.
+    gc.collect()
+    gc.freeze()
     _confine(limits)
     _write(target, {"ready": True}, [])
     while (header := _read_header(source)) is not None:

@@ -7,6 +7,7 @@ other signs in other places: the hashes of all eight ways to lay a picture down 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Final
 
 import cv2
@@ -48,6 +49,7 @@ _LOW: Final = 16
 _SIDE: Final = 64
 _MULTIPLIER: Final = 0x9E3779B97F4A7C15
 _BLOCK: Final = 1 << 16
+_STRETCH: Final = 1 << 12
 
 
 def pixel_sha256(rgb: RGB) -> str:
@@ -71,14 +73,30 @@ def pixel_key(rgb: RGB) -> int:
     """
     flat = np.ascontiguousarray(rgb).reshape(-1)
     words = flat[: len(flat) // 8 * 8].view("<u8")
-    powers = np.arange(1, min(_BLOCK, max(1, len(words))) + 1, dtype=np.uint64) * np.uint64(_MULTIPLIER) | np.uint64(1)
+    powers = _powers()
+    mixed = np.empty(_STRETCH, np.uint64)
     state = (rgb.shape[0] << 32 | rgb.shape[1]) * _MULTIPLIER + int.from_bytes(flat[len(words) * 8 :].tobytes(), "big")
     for start in range(0, len(words), _BLOCK):
-        block = words[start : start + _BLOCK]
-        # Sums of 64-bit products wrap, which is the arithmetic wanted; mixing both halves tells the order of blocks.
-        total = int((block ^ (block >> np.uint64(29))) @ powers[: len(block)])
+        total = 0
+        # By stretches that stay in the processor's cache.
+        for at in range(0, min(_BLOCK, len(words) - start), _STRETCH):
+            part = words[start + at : start + min(at + _STRETCH, _BLOCK)]
+            mix = mixed[: len(part)]
+            np.right_shift(part, np.uint64(29), out=mix)
+            np.bitwise_xor(part, mix, out=mix)
+            # Sums of 64-bit products wrap, which is the arithmetic wanted.
+            total += int(mix @ powers[at : at + len(part)])
+        # Mixing both halves tells the order of blocks.
         state = ((state ^ state >> 31) * _MULTIPLIER + total) % 2**64
     return int(state ^ state >> 29)
+
+
+@cache
+def _powers() -> NDArray[np.uint64]:
+    """What the words of a block are multiplied by."""
+    powers = np.arange(1, _BLOCK + 1, dtype=np.uint64) * np.uint64(_MULTIPLIER) | np.uint64(1)
+    powers.flags.writeable = False
+    return powers
 
 
 def thumbnail(rgb: RGB, side: int = 128) -> RGB:
@@ -134,14 +152,15 @@ def placed_hashes(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     low = _low_frequencies(picture)
     signs = 1 - 2 * (np.arange(_LOW) % 2).astype(np.float32)
     across, down = signs[None, :], signs[:, None]
-    flat, turned = low, low.T
-    return np.stack(
-        [
-            _packed(coefficients)
-            for base in (flat, turned)
-            for coefficients in (base, base * across, base * down, base * across * down)
-        ]
-    )
+    kinds = np.empty((len(PLACINGS), _LOW, _LOW), np.float32)
+    kinds[0], kinds[1], kinds[2], kinds[3] = low, low * across, low * down, low * across * down
+    # A transposed picture has the same numbers, and so the same median, as its mirror image along the other axis.
+    kinds[4], kinds[5], kinds[6], kinds[7] = low.T, kinds[2].T, kinds[1].T, kinds[3].T
+    flat = kinds.reshape(len(PLACINGS), _LOW * _LOW)
+    middle = _LOW * _LOW // 2
+    halves = np.partition(flat[:4], (middle - 1, middle), axis=1)[:, middle - 1 : middle + 1]
+    medians = halves.mean(axis=1, keepdims=True)[[0, 1, 2, 3, 0, 2, 1, 3]]
+    return np.packbits(flat > medians, axis=1)
 
 
 def _low_frequencies(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from gas.errors import MediaRejected
 from gas.media.jpeg import Scratch, count_scans, decode_jpeg, plain_header
 from gas.media.limits import DEFAULT_LIMITS, MediaLimits
 from gas.media.png import decode_png
+from gas.media.webp import decode_webp
 
 __all__ = [
     "IMAGE_MIMES",
@@ -347,7 +348,7 @@ def _decode(
         if pixels is not None:
             return pixels
     else:
-        plain = decode_png(data, limits)
+        plain = decode_webp(data, limits) if data.startswith(b"RIFF") else decode_png(data, limits)
         if plain is not None:
             return plain
     with _open(data, limits) as image:

@@ -2,14 +2,17 @@
 
 Pillow undoes a PNG's filters byte by byte; ffmpeg does it with the processor's vector instructions, but does not
 notice missing rows. So the pixels are inflated here, which tells whether all of them are there, and go on to ffmpeg
-wrapped up without compression.
+wrapped up without compression. Where the package ``isal`` is installed (the extra ``validator``) they are inflated by
+it, in half the time; else by zlib, to the same bytes.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,15 +59,25 @@ def decode_png(data: bytes, limits: MediaLimits) -> NDArray[np.uint8] | None:
     if parts is None:
         return None
     size = height * (3 * width + 1)
-    inflating = zlib.decompressobj()
+    inflater = _inflater()
+    inflating = inflater.decompressobj()
     try:
         # One byte more than there may be, so that the end of the stream is come upon.
         rows = inflating.decompress(parts[0] if len(parts) == 1 else b"".join(parts), size + 1)
-    except (zlib.error, MemoryError):
+    except (inflater.error, MemoryError):
         return None
     if len(rows) != size or not inflating.eof or inflating.unused_data:
         return None
     return _unfiltered(rows, head, width, height)
+
+
+@cache
+def _inflater() -> Any:
+    """The fastest module there is with zlib's names."""
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return zlib
 
 
 def _pixel_chunks(data: bytes) -> list[bytes] | None:
@@ -99,7 +112,7 @@ def _unfiltered(rows: bytes, head: bytes, width: int, height: int) -> NDArray[np
         part = view[start : start + _STORED]
         parts += [struct.pack("<BHH", start + _STORED >= len(rows), len(part), len(part) ^ 0xFFFF), part]
     # Check sums of chunks may be left out: this decoder doesn't look at them unless told to.
-    parts += [zlib.adler32(rows).to_bytes(4, "big"), _NO_SUM, b"\0\0\0\0IEND", _NO_SUM]
+    parts += [_inflater().adler32(rows).to_bytes(4, "big"), _NO_SUM, b"\0\0\0\0IEND", _NO_SUM]
     wrapped = b"".join(parts)
     decoder = av.CodecContext.create("png", "r")
     # One thread per picture, at once: with more, the first frame would come out only at the end.

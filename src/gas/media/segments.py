@@ -9,6 +9,7 @@ over the other (shift, turn, scale, and mirror).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,19 +80,27 @@ def find_segments(picture: NDArray[np.uint8]) -> Segments:
         width, height = (max(32, min(_LONGEST, round(side * scale))) for side in grey.shape[::-1])
         grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     detector = cv2.SIFT_create(_CANDIDATES, 3, 0.02, 12)  # type: ignore[attr-defined]
-    return _described(grey, _spread(sorted(detector.detect(grey, None), key=lambda point: -point.response)))
+    return _described(grey, _spread(detector.detect(grey, None)))
 
 
-def _spread(found: list[cv2.KeyPoint]) -> NDArray[np.float32]:
+def _spread(found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
     """The strongest, none too near a stronger one."""
-    kept: list[tuple[float, float, float, float]] = []
-    for point in found:
-        (x, y), size = point.pt, point.size
-        if all((x - a) ** 2 + (y - b) ** 2 > (_APART * max(size, s)) ** 2 for a, b, s, _ in kept):
-            kept.append((x, y, size, np.deg2rad(point.angle)))
-            if len(kept) == SEGMENTS:
-                break
-    return np.array(kept, np.float32).reshape(-1, 4)
+    if not found:
+        return np.zeros((0, 4), np.float32)
+    points = np.array([(*point.pt, point.size, point.angle, point.response) for point in found])
+    points = points[np.argsort(-points[:, 4], kind="stable")]
+    x, y, size = points[:, 0], points[:, 1], points[:, 2]
+    free = np.ones(len(points), bool)
+    kept: list[int] = []
+    # Row by row: a picture of one pattern all over may have thousands that are equally strong.
+    while len(kept) < SEGMENTS and free.any():
+        at = int(free.argmax())
+        kept.append(at)
+        free &= (x - x[at]) ** 2 + (y - y[at]) ** 2 > (_APART * np.maximum(size, size[at])) ** 2
+        free[at] = False
+    places = points[kept, :4]
+    places[:, 3] = np.deg2rad(places[:, 3])
+    return places.astype(np.float32)
 
 
 def _described(grey: NDArray[np.uint8], places: NDArray[np.float32]) -> Segments:
@@ -101,9 +110,9 @@ def _described(grey: NDArray[np.uint8], places: NDArray[np.float32]) -> Segments
     x, y, size, angle = (places[:, column, None, None] for column in range(4))
     step = 2 * _REACH * size / _PIECE
     cos, sin = step * np.cos(angle), step * np.sin(angle)
-    down, across = (np.mgrid[:_PIECE, :_PIECE] - (_PIECE - 1) / 2).astype(np.float32)
-    columns = (x + cos * across - sin * down).astype(np.float32).reshape(-1, _PIECE)
-    rows = (y + sin * across + cos * down).astype(np.float32).reshape(-1, _PIECE)
+    down, across = _GRID[:, None], _GRID
+    columns = (x + cos * across - sin * down).reshape(-1, _PIECE)
+    rows = (y + sin * across + cos * down).reshape(-1, _PIECE)
     blurred = cv2.GaussianBlur(grey, (0, 0), 1.0)
     pieces = cv2.remap(blurred, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     spectra = matrix @ pieces.reshape(-1, _PIECE, _PIECE).astype(np.float32) @ matrix.T
@@ -158,3 +167,4 @@ def _wrapped(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _BASIS: Final = _basis()
+_GRID: Final = np.arange(_PIECE, dtype=np.float32) - (_PIECE - 1) / 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,7 @@ from gas.types import Modality
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Example", "TrainOptions", "TrainProgress", "Trained", "kept_out", "train_package"]
+__all__ = ["Example", "TrainOptions", "TrainProgress", "Trained", "keep_out", "train_package"]
 
 _KEEP_OUT: Final = 6
 _SMOOTHING: Final = 0.05
@@ -112,9 +112,16 @@ class Trained:
     seconds: float
 
 
-def kept_out(origin: str, seed: int) -> bool:
-    """Whether an origin is kept out of learning: a sixth of them is."""
-    return derive_seed(seed, "kept out", origin) % _KEEP_OUT == 0
+def keep_out(examples: Sequence[Example], seed: int) -> frozenset[str]:
+    """Origins that are kept out of learning: a sixth of those of each class, and one of each where there are two.
+
+    Which ones depends on their names and the seed alone, not on the order of the examples.
+    """
+    out: set[str] = set()
+    for fake in (False, True):
+        origins = sorted({e.origin for e in examples if e.fake is fake}, key=lambda o: derive_seed(seed, "kept out", o))
+        out.update(origins[: max(len(origins) // _KEEP_OUT, int(len(origins) > 1))])
+    return frozenset(out)
 
 
 def train_package(
@@ -127,7 +134,7 @@ def train_package(
 ) -> Trained:
     """Teach a safetensors package's network, and write its weights in place when it has learnt.
 
-    Cross-entropy with smoothed labels, both classes with equal weight, AdamW, one cycle of the rate. Every other
+    Cross-entropy with smoothed labels, as many of each class, AdamW, one cycle of the rate. Every other
     epoch of the second half is tried on what is kept out, and the one that did best there is written.
 
     Args:
@@ -151,23 +158,27 @@ def train_package(
             code="onnx_not_trained",
             hint="Begin with `gascli d init NAME --format safetensors`, or train where the file was made.",
         )
-    learn = [e for e in examples if not kept_out(e.origin, options.seed)]
-    keep = [e for e in examples if kept_out(e.origin, options.seed)]
+    kept = keep_out(examples, options.seed)
+    learn = [e for e in examples if e.origin not in kept]
+    keep = [e for e in examples if e.origin in kept]
     if len({e.fake for e in learn}) < 2:
         raise ConfigurationError("There are media of one class only to learn from.", code="one_class")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     weights = folder / package.weights_file
     model = _load(folder, weights, package)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            # A third of the time less on a CPU, for the same sums.
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     labels = torch.tensor([_label(package, e.fake) for e in learn])
-    counts = np.bincount([int(e.fake) for e in learn], minlength=2)
-    chance = np.array([0.5 / counts[int(e.fake)] for e in learn])
     steps_each = max(1, math.ceil(len(learn) / options.batch_size))
     steps = options.epochs * steps_each
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=options.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=steps + 1)
     loss_of = nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
     rng, begun = derive_rng(options.seed, "order"), clock.monotonic()
+    batches = _batches(learn, options.batch_size, rng)
     crop = options.crop
     if package.modality is Modality.AUDIO:
         crop = 0 if _any_filled_up(learn) else int(options.excerpt * learn[0].views[0].shape[-1])
@@ -178,9 +189,9 @@ def train_package(
         model.train()
         total = 0.0
         for step in range(steps_each):
-            rows = rng.choice(len(learn), options.batch_size, p=chance)
+            rows = next(batches)
             batch = torch.from_numpy(np.stack([_view(learn[row], package.modality, crop, rng) for row in rows]))
-            value = loss_of(_logits(model(batch)), labels[torch.from_numpy(rows)])
+            value = loss_of(_logits(model(batch)), labels[rows])
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
@@ -250,6 +261,20 @@ def _takes(model: torch.nn.Module, example: Example, modality: Modality, crop: i
 def _any_filled_up(examples: Sequence[Example]) -> bool:
     """Whether a sound ends in silence of an eighth of its length: its excerpts would say nothing, or something else."""
     return any(not np.any(view[..., -(view.shape[-1] // 8) :]) for one in examples for view in one.views)
+
+
+def _batches(examples: Sequence[Example], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Rows of the examples, without end: classes by turns, and no medium twice before each of its class was there."""
+    left: dict[bool, list[int]] = {False: [], True: []}
+    turn = False
+    while True:
+        batch = []
+        for _ in range(size):
+            if not left[turn]:
+                left[turn] = [int(k) for k in rng.permutation([n for n, e in enumerate(examples) if e.fake is turn])]
+            batch.append(left[turn].pop())
+            turn = not turn
+        yield batch
 
 
 def _view(example: Example, modality: Modality, crop: int, rng: np.random.Generator) -> NDArray[np.generic]:

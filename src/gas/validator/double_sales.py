@@ -8,20 +8,24 @@ A print of another validator counts against a medium of ours only when nobody bu
 
 =====================================  =================================================================
 same miner, same bytes                 always: the miner has signed them for both
-same miner, nearly the same            its digest was here before we showed our own print of the medium,
+same miner, nearly the same, or cut    its digest was here before we showed our own print of the medium,
                                        so that it can't have been made from that
 another miner                          its digest was here before our medium was delivered, so that no
                                        validator and miner can claim afterwards to have been first
 =====================================  =================================================================
 
-What is not covered: crops, mirror images and sounds or videos cut anew that are sold to two validators, for segments
-are not shown; and a validator that reads a miner's plain HTTP deliveries to us as they pass, and receives media of that
-miner itself, can claim a near copy.
+Cuts and mirror images are known by the segments of their pictures, of one miner only: segments are what a validator
+could make up most easily, and nobody's word costs another miner its pay that is not backed by nearly the same hash.
+
+What is not covered: another miner's cut or mirrored picture; sounds and videos cut anew; what was accepted longer ago
+than :data:`gas.validator.print_pruning.PRINT_SECONDS`; and a validator that reads a miner's plain HTTP deliveries to us
+as they pass, and receives media of that miner itself, can claim a near copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -34,17 +38,24 @@ from gas.errors import IntegrityError, Reason
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow, PrintRow
 from gas.validator.ground import ServiceState
+from gas.validator.print_pruning import PRINT_SECONDS
 from gas.validator.prints import SOLD_ELSEWHERE, Entry, Proof
 from gas.validator.store import MediumSource
 from gas.validator.tasks import ChallengeState
 from gas.verification.duplicates import MediaIndex, Seen
+from gas.verification.pictures import Match
 
-__all__ = ["SAME_MINER_BITS", "DoubleSales", "Withdrawn"]
+__all__ = ["AGREEING", "SAME_MINER_BITS", "DoubleSales", "Withdrawn"]
 
 SAME_MINER_BITS: Final = 8
 """Pictures of one miner whose 256-bit hashes differ in at most so many bits are one, as within one prompt."""
 
+AGREEING: Final = 5
+"""So many segments of two pictures agree on how one lies on the other when one is cut or mirrored from the other; more
+than within a store, for these are another validator's word."""
+
 _OTHER_MINER_BITS: Final = 4
+_CUT: Final = 256
 _OWN_SECONDS: Final = 2 * 86_400.0
 _CURSOR: Final = "prints"
 _OVERLAP: Final = 10.0
@@ -78,7 +89,8 @@ class DoubleSales:
     Args:
         database: Challenges, media and prints.
         validator: Our hotkey.
-        elsewhere: Index of the others' prints, made for :data:`SAME_MINER_BITS`; written here only.
+        elsewhere: Index of the others' prints, made for :data:`SAME_MINER_BITS` and :data:`AGREEING`; written here
+            only.
         state: What is found again after a restart.
         clock: The time.
         reveal_seconds: From a digest of our own prints to its entry.
@@ -98,8 +110,8 @@ class DoubleSales:
         self._validator = validator
         self._elsewhere = elsewhere
         # Of our own prints; small, because only what may still be withdrawn is compared.
-        self._own = MediaIndex(near_bits=SAME_MINER_BITS)
-        self._own_until = clock.time() - _OWN_SECONDS
+        self._own = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
+        self._own_until = self._own_since = clock.time() - _OWN_SECONDS
         self._state = state
         self._clock = clock
         self._reveal = reveal_seconds
@@ -161,19 +173,29 @@ class DoubleSales:
         apart = {seen.sha256: 0}
         match = self._own.copy_of(seen) if seen.frames or len(seen.words) else None
         if match is not None:
-            apart.setdefault(match.sha256, match.distance)
+            apart.setdefault(match.sha256, _distance(match))
         return self._database.transact(lambda session: self._withdraw(session, row, apart))
 
     def _learn_own(self) -> None:
-        """Take our own new prints into their index."""
+        """Take our own new prints into their index, which is begun anew before it gets large."""
+        since = self._clock.time() - _OWN_SECONDS
+        if since - self._own_since > _OWN_SECONDS:
+            self._own.close()
+            self._own = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
+            self._own_until = self._own_since = since
         with self._database.read() as session:
             rows = session.scalars(
                 select(PrintRow)
-                .where(PrintRow.validator == self._validator, PrintRow.at >= self._own_until)
+                .where(
+                    PrintRow.validator == self._validator,
+                    PrintRow.at >= self._own_until,
+                    PrintRow.sha256.is_not(None),
+                )
                 .order_by(PrintRow.at)
             ).all()
         for row in rows:
-            self._own.add(Entry.model_validate(row.entry).seen())
+            with suppress(IntegrityError):
+                self._own.add(Entry.model_validate(row.entry).seen())
             self._own_until = row.at
 
     def _withdraw(self, session: Session, row: PrintRow, apart: Mapping[str, int]) -> list[Withdrawn]:
@@ -187,6 +209,9 @@ class DoubleSales:
             line = session.scalars(
                 select(PrintRow).where(PrintRow.validator == self._validator, PrintRow.sha256 == medium.sha256)
             ).first()
+            if line is None and (challenge.delivered_at or 0.0) < self._clock.time() - PRINT_SECONDS:
+                # When our print of it was shown is forgotten.
+                continue
             sale = _sale(challenge, medium.sha256, _EVER if line is None else line.at + self._reveal)
             if not self._counts(row, sale, apart[medium.sha256]):
                 continue
@@ -202,7 +227,7 @@ class DoubleSales:
         except IntegrityError:
             match = None
         if match is not None:
-            apart.setdefault(match.sha256, match.distance)
+            apart.setdefault(match.sha256, _distance(match))
         others = (PrintRow.sha256.in_(apart), PrintRow.validator != self._validator)
         for row in session.scalars(select(PrintRow).where(*others).order_by(PrintRow.seen_at)):
             yield row, apart[row.sha256 or ""]
@@ -215,6 +240,11 @@ class DoubleSales:
         if row.miner != sale.miner:
             return row.seen_at < sale.delivered_at and distance <= _OTHER_MINER_BITS
         return row.sha256 == sale.sha256 or row.seen_at < sale.shown_at
+
+
+def _distance(match: Match) -> int:
+    """Bits; of what is cut or mirrored farther than another miner's copy may be."""
+    return _CUT if match.kind == "segments" else match.distance
 
 
 def _sale(row: ChallengeRow, sha256: str, shown_at: float) -> _Sale:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +56,7 @@ _DAY: Final = 86_400.0
 _HOLD_SECONDS: Final = 30.0
 _MOST_NOTES: Final = 50_000
 _MOST_OF_ONE: Final = 4_096
+_AT_A_TIME: Final = 500
 _PROOFS_AT_ONCE: Final = 4
 _PROOF_SECONDS: Final = 10.0
 _PROOF_BYTES_A_SECOND: Final = 8 << 20
@@ -96,6 +97,11 @@ class Offences:
         self._held = 0
         self._lock = threading.Lock()
 
+    @property
+    def held(self) -> int:
+        """How many notes are in memory now; bounded, whatever is sent by however many."""
+        return self._held
+
     async def attribute(self, request: Request, claim: Claim, task_id: str, kind: str) -> None:
         """Read the body of a delivery that is refused and, when its signature holds, note it.
 
@@ -127,13 +133,13 @@ class Offences:
         """Note a proven delivery that was refused; it is counted by :meth:`flush`, some time later."""
         now = self._clock.time()
         with self._lock:
-            notes = self._notes.setdefault(miner, {})
+            notes = self._notes.get(miner, {})
             known = notes.get((task_id, sha256))
             if known is not None:
                 known.count += 1
                 known.last = now
             elif len(notes) < _MOST_OF_ONE and self._held < _MOST_NOTES:
-                notes[task_id, sha256] = _Note(kind, now, now)
+                self._notes.setdefault(miner, notes)[task_id, sha256] = _Note(kind, now, now)
                 self._held += 1
 
     def flush(self) -> int:
@@ -150,11 +156,13 @@ class Offences:
             }
         new: dict[str, dict[str, int]] = {}
         charges: list[tuple[_Note, int]] = []
-        for miner, notes in due.items():
-            # Only what may cost something is looked up.
-            if not any(_cost(count) > note.charged for note, count in notes.values()):
-                continue
-            for kind, note, more in _charges(notes, self._delivered(miner, now)):
+        # Only what may cost something is looked up.
+        costly = [
+            miner for miner, notes in due.items() if any(_cost(count) > note.charged for note, count in notes.values())
+        ]
+        own = self._delivered(costly, now)
+        for miner in costly:
+            for kind, note, more in _charges(due[miner], own.get(miner, set())):
                 kinds = new.setdefault(miner, {})
                 kinds[kind] = kinds.get(kind, 0) + more
                 charges.append((note, more))
@@ -172,17 +180,21 @@ class Offences:
         self._bytes_left, self._filled = min(float(self._max_bytes), filled), now
         return self._bytes_left > 0
 
-    def _delivered(self, miner: str, now: float) -> set[str]:
-        """Hashes of what a miner has delivered for tasks of its own in the last two days."""
-        with self._database.read() as session:
-            rows = session.execute(
-                select(ChallengeRow.blob_sha256, ChallengeRow.media_sha256).where(
-                    ChallengeRow.validator == self._validator,
-                    ChallengeRow.miner == miner,
-                    ChallengeRow.created_at > now - 2 * _DAY,
-                )
-            ).tuples()
-            return {name for pair in rows for name in pair if name is not None}
+    def _delivered(self, miners: Sequence[str], now: float) -> dict[str, set[str]]:
+        """Hashes of what miners have delivered for tasks of their own in the last two days."""
+        found: dict[str, set[str]] = {}
+        for at in range(0, len(miners), _AT_A_TIME):
+            with self._database.read() as session:
+                rows = session.execute(
+                    select(ChallengeRow.miner, ChallengeRow.blob_sha256, ChallengeRow.media_sha256).where(
+                        ChallengeRow.validator == self._validator,
+                        ChallengeRow.miner.in_(miners[at : at + _AT_A_TIME]),
+                        ChallengeRow.created_at > now - 2 * _DAY,
+                    )
+                ).tuples()
+                for miner, *names in rows:
+                    found.setdefault(miner, set()).update(name for name in names if name is not None)
+        return found
 
     def _add(self, session: Session, new: Mapping[str, Mapping[str, int]], now: float) -> None:
         hour = int(now) // _HOUR

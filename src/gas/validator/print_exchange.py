@@ -24,6 +24,7 @@ from gas.protocol.client import SignedClient
 from gas.storage.database import Database
 from gas.storage.tables import PrintRow
 from gas.validator.print_log import PRINTS_PATH
+from gas.validator.print_pruning import PRINT_SECONDS
 from gas.validator.prints import Entry, Page, digest_of, read_page
 from gas.validator.sampling import axon_url
 
@@ -195,6 +196,8 @@ class PrintExchange:
     def _first_sealed(self, validator: str, log: str) -> int | None:
         """The first line whose entry is due and not here."""
         due = self._clock.time() - self._reveal
+        # What is about to be forgotten must not stand in the way of what isn't.
+        kept = PrintRow.seen_at > self._clock.time() - PRINT_SECONDS + _DAY
         with self._database.read() as session:
             return session.scalar(
                 select(func.min(PrintRow.seq)).where(
@@ -202,6 +205,7 @@ class PrintExchange:
                     PrintRow.log == log,
                     PrintRow.opened_at.is_(None),
                     PrintRow.at <= due,
+                    kept,
                 )
             )
 
@@ -231,8 +235,18 @@ class PrintExchange:
         numbers = [page.after, *(item.seq for item in page.items)]
         rows = {row.seq: row for row in session.scalars(select(PrintRow).where(*mine, PrintRow.seq.in_(numbers)))}
         if page.items and page.after and page.after not in rows:
-            raise _lies("The lines before these are unknown.", "bad_prints")
-        previous = rows[page.after].digest if page.after in rows else ""
+            # Where old lines are not kept any more, the digest of the last of them is shown instead.
+            if not page.previous:
+                raise _lies("The lines before these are unknown.", "bad_prints")
+            session.add(
+                PrintRow(
+                    validator=page.validator, log=page.log, seq=page.after, digest=page.previous,
+                    at=page.items[0].at_ms / 1000, seen_at=now, opened_at=now,
+                )
+            )  # fmt: skip
+        previous = rows[page.after].digest if page.after in rows else page.previous
+        if page.after in rows and page.previous not in ("", previous):
+            raise _lies("It has rewritten its log.", "prints_rewritten")
         today = select(func.count()).where(PrintRow.validator == page.validator, PrintRow.seen_at > now - _DAY)
         if (session.scalar(today) or 0) + sum(item.seq not in rows for item in page.items) > _MOST_A_DAY:
             raise _lies(f"More than {_MOST_A_DAY} lines a day are not kept.", "too_many_prints")

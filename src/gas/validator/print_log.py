@@ -76,30 +76,37 @@ class PrintLog:
         """Some lines, signed; entries younger than ``reveal_seconds`` stay sealed.
 
         Args:
-            log: The log that the asker knows; of another one it gets the beginning of ours.
+            log: The log that the asker knows; of another one it gets the beginning of ours, as far as it is kept.
             after: The last line that the asker has.
         """
         now = self._clock.time()
+        previous = ""
         with self._database.read() as session:
             last = self._last(session)
             if last is None:
                 return signed_page(self._signer, "0" * 32, 0, ())
             after = after if log == last.log else 0
+            ours = (PrintRow.validator == self._validator, PrintRow.log == last.log)
+            forgotten = session.execute(
+                select(PrintRow.seq, PrintRow.digest)
+                .where(*ours, PrintRow.sha256.is_(None))
+                .order_by(PrintRow.seq.desc())
+                .limit(1)
+            ).first()
+            if forgotten is not None and after <= forgotten.seq:
+                after, previous = forgotten
             rows = session.scalars(
-                select(PrintRow)
-                .where(PrintRow.validator == self._validator, PrintRow.log == last.log, PrintRow.seq > after)
-                .order_by(PrintRow.seq)
-                .limit(_PAGE)
+                select(PrintRow).where(*ours, PrintRow.seq > after).order_by(PrintRow.seq).limit(_PAGE)
             ).all()
         items: list[Item] = []
         size = 0
         for row in rows:
             entry = Entry.model_validate(row.entry) if row.at + self._reveal <= now else None
-            size += 200 + (len(entry.words) + 1000 if entry is not None else 0)
+            size += 200 + (len(entry.words) + sum(map(len, entry.cuts)) + 1500 if entry is not None else 0)
             if items and size > _PAGE_BYTES:
                 break
             items.append(Item(seq=row.seq, at_ms=int(row.at * 1000), digest=row.digest, entry=entry))
-        return signed_page(self._signer, last.log, after, items)
+        return signed_page(self._signer, last.log, after, items, previous)
 
     def _append(self, session: Session) -> int:
         now, last = self._clock.time(), self._last(session)
@@ -108,7 +115,7 @@ class PrintLog:
         since = min(now, last.at) - _LOOK_BACK if last is not None else now - _FIRST_LOOK
         rows = session.execute(self._without_line(since)).tuples().all()
         for miner, modality, sha256, asked, delivered, proof, facts in rows:
-            hashes, words = hashes_of({**(facts or {}), "modality": modality})
+            hashes, words, cuts = hashes_of({**(facts or {}), "modality": modality})
             entry = Entry(
                 miner=miner,
                 modality=modality,
@@ -118,6 +125,7 @@ class PrintLog:
                 proof=Proof.model_validate(proof),
                 hashes=hashes,
                 words=words,
+                cuts=cuts,
                 nonce=self._nonce(),
             )
             seq += 1

@@ -22,6 +22,7 @@ from gas.protocol.epistula import Claim
 from gas.types import Modality
 
 if TYPE_CHECKING:
+    from gas.media.segments import Segments
     from gas.verification.prints import Seen
 
 __all__ = [
@@ -40,12 +41,17 @@ SOLD_ELSEWHERE: Final = "sold_elsewhere"
 """Code of the reason of a medium that another validator accepted first."""
 
 _HASH_DIGITS: Final = 64
+_SEGMENTS: Final = 32
+_PLACE_BYTES: Final = 8
 _DOMAIN: Final = "gas-prints-v1"
 _Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, StringConstraints(pattern=r"^[1-9A-HJ-NP-Za-km-z]{1,64}$")]
 _LogId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 _Millis = Annotated[StrictInt, Field(ge=0, lt=10**15)]
 _Sequence = Annotated[StrictInt, Field(ge=1, lt=2**53)]
+
+
+_Cut = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]*$", max_length=1024)]
 
 
 class _Model(BaseModel):
@@ -93,6 +99,9 @@ class Entry(_Model):
         proof: The miner's signature of the delivery.
         hashes: 256-bit perceptual hashes in hex of the picture, or of a video's frames; none of a sound.
         words: Fingerprint of a sound, base64 of 32-bit words.
+        cuts: Segments of the picture, or of each of a video's frames, by which crops and mirror images are known:
+            base64 of n hashes of 16 bytes and n times four 16-bit floats, n at most 32; see
+            :mod:`gas.media.segments`.
         nonce: Makes the digest say nothing before the entry is shown.
     """
 
@@ -104,30 +113,32 @@ class Entry(_Model):
     proof: Proof
     hashes: Annotated[tuple[_Hex64, ...], Field(max_length=8)] = ()
     words: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]*$", max_length=1 << 16)] = ""
+    cuts: Annotated[tuple[_Cut, ...], Field(max_length=8)] = ()
     nonce: _LogId
 
     def seen(self) -> Seen:
-        """As an index of copies knows it; without segments, so that only like pictures match.
+        """As an index of copies knows it.
 
         Raises:
-            IntegrityError: The words of a sound can't be read.
+            IntegrityError: The words of a sound, or the segments, can't be read.
         """
         import numpy as np
 
-        from gas.media.segments import SEGMENT_BYTES, Segments
         from gas.verification.prints import FramePrint, Seen
 
-        empty = Segments(np.zeros((0, SEGMENT_BYTES), np.uint8), np.zeros((0, 4), np.float32))
         packed = [np.frombuffer(bytes.fromhex(text), np.uint8).reshape(1, -1) for text in self.hashes]
         try:
             words = np.frombuffer(base64.b64decode(self.words, validate=True), np.dtype("<u4")).astype(np.uint32)
         except ValueError as error:
             raise IntegrityError("The fingerprint of a print can't be read.") from error
+        cuts = [_segments(text) for text in self.cuts] or [_segments("")] * len(packed)
+        if len(cuts) != len(packed) or (self.modality == "image" and len(packed) > 1):
+            raise IntegrityError("A print has not as many hashes and segments as there are pictures.")
         return Seen(
             self.sha256,
             phash=int(self.hashes[0], 16) if self.hashes else 0,
             modality=Modality(self.modality),
-            frames=tuple(FramePrint(one, empty) for one in packed),
+            frames=tuple(FramePrint(one, cut) for one, cut in zip(packed, cuts, strict=True)),
             words=words,
         )
 
@@ -155,6 +166,7 @@ class Page(_Model):
         validator: Whose log.
         log: Its id; a validator that has lost its database begins a new one.
         after: The line before the first of these.
+        previous: Digest of that line, where lines before it are not kept any more; else empty.
         items: In their order.
         signature: By the validator, over all the rest.
     """
@@ -162,6 +174,7 @@ class Page(_Model):
     validator: _Name
     log: _LogId
     after: Annotated[StrictInt, Field(ge=0, lt=2**53)]
+    previous: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
     items: Annotated[tuple[Item, ...], Field(max_length=500)]
     signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")] = "0" * 128
 
@@ -169,20 +182,27 @@ class Page(_Model):
 def digest_of(validator: str, log: str, seq: int, previous: str, entry: Entry) -> str:
     """Hex SHA-256 that commits to an entry, its place, and through ``previous`` to all before it ("" for the first)."""
     head = f"{_DOMAIN}.{validator}.{log}.{seq}.{previous}."
-    return hashlib.sha256(head.encode() + _canonical(entry.model_dump(mode="json"))).hexdigest()
+    shown = entry.model_dump(mode="json")
+    if not entry.cuts:
+        # As it was before entries had any.
+        del shown["cuts"]
+    return hashlib.sha256(head.encode() + _canonical(shown)).hexdigest()
 
 
-def hashes_of(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """From what verification measured: ``Entry.hashes`` and ``Entry.words``."""
+def hashes_of(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """From what verification measured: ``Entry.hashes``, ``Entry.words`` and ``Entry.cuts``."""
     if facts.get("modality") == Modality.AUDIO.value:
-        return (), str(facts.get("words", ""))
-    frames = [str(frame["phash"]) for frame in facts.get("frames", ())] or [str(facts.get("phash", ""))]
-    return tuple(text for text in frames if len(text) == _HASH_DIGITS), ""
+        return (), str(facts.get("words", "")), ()
+    frames = [frame for frame in facts.get("frames", ()) if len(str(frame["phash"])) == _HASH_DIGITS]
+    if not frames:
+        phash = str(facts.get("phash", ""))
+        return (phash,) if len(phash) == _HASH_DIGITS else (), "", ()
+    return tuple(str(frame["phash"]) for frame in frames), "", tuple(_cut(frame) for frame in frames)
 
 
-def signed_page(signer: Signer, log: str, after: int, items: Sequence[Item]) -> bytes:
+def signed_page(signer: Signer, log: str, after: int, items: Sequence[Item], previous: str = "") -> bytes:
     """A page in the form in which it is sent."""
-    page = Page(validator=signer.ss58_address, log=log, after=after, items=tuple(items))
+    page = Page(validator=signer.ss58_address, log=log, after=after, previous=previous, items=tuple(items))
     signature = signer.sign(_signed_text(page)).hex()
     return _canonical(page.model_copy(update={"signature": signature}).model_dump(mode="json"))
 
@@ -206,6 +226,33 @@ def read_page(data: bytes, validator: str) -> Page:
     if [item.seq for item in page.items] != list(range(page.after + 1, page.after + 1 + len(page.items))):
         raise _bad("has gaps")
     return page
+
+
+def _cut(frame: Mapping[str, Any]) -> str:
+    hashes, places = (base64.b64decode(str(frame.get(name, ""))) for name in ("segments", "places"))
+    return base64.b64encode(hashes + places).decode()
+
+
+def _segments(text: str) -> Segments:
+    """Segments of a print; hostile.
+
+    Raises:
+        IntegrityError: They can't be read.
+    """
+    import numpy as np
+
+    from gas.media.segments import SEGMENT_BYTES, Segments
+
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        data = b"?"
+    count, rest = divmod(len(data), SEGMENT_BYTES + _PLACE_BYTES)
+    hashes = np.frombuffer(data[: count * SEGMENT_BYTES], np.uint8).reshape(-1, SEGMENT_BYTES)
+    places = np.frombuffer(data[len(hashes) * SEGMENT_BYTES :] if not rest else b"", np.dtype("<f2"))
+    if rest or count > _SEGMENTS or not np.isfinite(places).all():
+        raise IntegrityError("The segments of a print can't be read.")
+    return Segments(hashes, places.astype(np.float32).reshape(-1, 4))
 
 
 def _signed_text(page: Page) -> bytes:

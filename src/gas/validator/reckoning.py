@@ -88,7 +88,7 @@ def reckon(
             transaction that says so.
 
     Raises:
-        ConfigurationError: ``no_burn_slot``, as :func:`gas.validator.scores.plan_weights`.
+        ConfigurationError: ``no_burn_slot``, as :func:`weigh`.
     """
     known = since or Since(now - DAY, None)
     generators = reckon_generators(

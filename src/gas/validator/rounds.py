@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -42,6 +42,8 @@ _INFO_SECONDS: Final = 3600.0
 _DAY: Final = 86_400.0
 _OURS: Final = 3
 """When at least so many are asked and all of them are silent, the silence is taken for our own network's."""
+_NO_MINER: Final = ("silent", "slow", "refused", "bad_answer")
+"""What a neuron with a permit answers that generates nothing."""
 _TASK_ID: Final = re.compile(r"[!-~]{1,64}")
 _SENTENCES: Final = {
     "silent": "The miner can't be reached.",
@@ -195,15 +197,11 @@ class ChallengeRounds:
         opened, recent = await asyncio.to_thread(self._asking.load, self._clock.time() - _DAY)
         rng = derive_rng(self._seed, "round", block)
         everyone = candidates(graph, self._validator, local=rules.local_addresses)
-        drawn = sample(everyone, opened, recent, rules.sample_size, rules.max_open, rng)
+        drawn = sample(everyone, opened, recent, len(everyone), rules.max_open, rng)
         places = asyncio.Semaphore(rules.at_once)
-
-        async def ask_about(target: Target) -> MinerInfo | _Untakeable:
-            async with places:
-                return await self._info(target)
-
-        infos = await asyncio.gather(*(ask_about(target) for target in drawn))
-        pairs = list(zip(drawn, infos, strict=True))
+        pairs = await self._generators(drawn, recent, places)
+        known = {target.hotkey for target in everyone}
+        self._infos = {hotkey: info for hotkey, info in self._infos.items() if hotkey in known}
         try:
             planned = await asyncio.to_thread(self._plan, pairs, block, rng)
         except ConfigurationError as error:
@@ -230,6 +228,33 @@ class ChallengeRounds:
             report.others[one.reason.code] = report.others.get(one.reason.code, 0) + 1
         return report
 
+    async def _generators(
+        self, drawn: Sequence[Target], recent: Mapping[str, int], places: asyncio.Semaphore
+    ) -> list[tuple[Target, MinerInfo | _Untakeable]]:
+        """The first of those drawn that generate, as many as are asked in a round, and what is known of each."""
+
+        async def ask_about(target: Target) -> MinerInfo | _Untakeable:
+            async with places:
+                return await self._info(target)
+
+        found: list[tuple[Target, MinerInfo | _Untakeable]] = []
+        at, size = 0, self._rules.sample_size
+        while at < len(drawn) and len(found) < size:
+            some = drawn[at : at + size - len(found)]
+            at += len(some)
+            for target, info in zip(some, await asyncio.gather(*map(ask_about, some)), strict=True):
+                if isinstance(info, _Untakeable):
+                    # A validator that has not set weights yet: it has a permit, and has never said that it generates.
+                    if target.permit and not recent.get(target.hotkey, 0) and info.reason.code in _NO_MINER:
+                        continue
+                elif info.miner_type is not MinerType.GENERATOR or not self._offered(info):
+                    continue
+                found.append((target, info))
+        return found
+
+    def _offered(self, info: MinerInfo) -> list[Modality]:
+        return [modality for modality in self._rules.modalities if modality in info.modalities]
+
     def _plan(
         self, pairs: Sequence[tuple[Target, MinerInfo | _Untakeable]], block: int, rng: np.random.Generator
     ) -> list[tuple[Ask, Target, _Untakeable | None]]:
@@ -241,10 +266,7 @@ class ChallengeRounds:
                 # What it makes is unknown, and no prompt is spent on it.
                 planned.append((self._ask(target, self._rules.modalities[0], 0, None, {}, block), target, info))
                 continue
-            offered = [modality for modality in self._rules.modalities if modality in info.modalities]
-            if info.miner_type is not MinerType.GENERATOR or not offered:
-                continue
-            modality, tier, name = draw_wish(offered, rng)
+            modality, tier, name = draw_wish(self._offered(info), rng)
             try:
                 prompt = self._bank.draw(rng, PromptFilter(modality))
             except ConfigurationError as error:

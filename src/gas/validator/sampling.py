@@ -23,11 +23,13 @@ class Target:
         uid: Its slot.
         hotkey: Its key.
         url: Where it listens, e.g. ``http://203.0.113.7:8091``.
+        permit: Whether it may be a validator that has not set weights yet.
     """
 
     uid: int
     hotkey: Hotkey
     url: str
+    permit: bool = False
 
 
 def axon_url(axon: Axon | None, *, local: bool) -> str | None:
@@ -65,7 +67,7 @@ def candidates(graph: Metagraph, validator: str, *, local: bool) -> list[Target]
     for neuron in graph.neurons:
         url = axon_url(neuron.axon, local=local)
         if url is not None and neuron.hotkey != validator and not _validates(neuron):
-            found.append(Target(neuron.uid, neuron.hotkey, url))
+            found.append(Target(neuron.uid, neuron.hotkey, url, neuron.permit))
     return found
 
 

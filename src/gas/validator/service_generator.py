@@ -72,7 +72,7 @@ async def run(ground: Ground) -> None:
         ConfigurationError: A setting is wrong: the trust anchors, an alignment model, the registry of local models.
         gas.errors.StorageError: The index of copies can't be opened.
     """
-    from gas.validator.double_sales import SAME_MINER_BITS, DoubleSales
+    from gas.validator.double_sales import AGREEING, SAME_MINER_BITS, DoubleSales
     from gas.validator.embedder import open_copy_embedder
     from gas.validator.verifying import Verifying
     from gas.verification.base import VerificationRules
@@ -88,7 +88,9 @@ async def run(ground: Ground) -> None:
     folder = settings.state_path / "index"
     embedder = await asyncio.to_thread(open_copy_embedder, settings.embedding, settings.state_path)
     index = await asyncio.to_thread(open_index, folder, embedder)
-    elsewhere = await asyncio.to_thread(partial(open_index, settings.state_path / "prints", near_bits=SAME_MINER_BITS))
+    elsewhere = await asyncio.to_thread(
+        partial(open_index, settings.state_path / "prints", near_bits=SAME_MINER_BITS, agreeing=AGREEING)
+    )
     # All that the operator may have got wrong has been looked at; loading models must not make it look dead.
     await asyncio.to_thread(ground.beat)
     verifiers: list[Verifier] = []
@@ -177,13 +179,14 @@ def open_alignments(words: str) -> tuple[Alignment, ...]:
     return tuple(found)
 
 
-def open_index(folder: Path, embedder: Embedder | None = None, *, near_bits: int = 4) -> MediaIndex:
+def open_index(folder: Path, embedder: Embedder | None = None, *, near_bits: int = 4, agreeing: int = 4) -> MediaIndex:
     """The index of copies of this service; one of another version is thrown away, and filled again by its caller.
 
     Args:
         folder: Where it is.
         embedder: For its embeddings; without one it keeps none.
         near_bits: As of :class:`gas.verification.duplicates.MediaIndex`.
+        agreeing: As above.
 
     Raises:
         ConfigurationError: Another process has it.
@@ -193,10 +196,10 @@ def open_index(folder: Path, embedder: Embedder | None = None, *, near_bits: int
 
     kept = None if embedder is None else (embedder.size, embedder.threshold)
     try:
-        return MediaIndex(folder, near_bits=near_bits, embedding=kept)
+        return MediaIndex(folder, near_bits=near_bits, agreeing=agreeing, embedding=kept)
     except IntegrityError:
         shutil.rmtree(folder, ignore_errors=True)
-        return MediaIndex(folder, near_bits=near_bits, embedding=kept)
+        return MediaIndex(folder, near_bits=near_bits, agreeing=agreeing, embedding=kept)
 
 
 @dataclass(slots=True)

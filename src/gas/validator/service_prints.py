@@ -17,6 +17,7 @@ from gas.protocol.server import EpistulaGate, MetagraphCache
 from gas.validator.ground import Ground
 from gas.validator.print_exchange import PrintExchange
 from gas.validator.print_log import PrintLog, add_prints_route
+from gas.validator.print_pruning import prune_prints
 
 __all__ = ["PrintParts"]
 
@@ -24,6 +25,7 @@ _APPEND_SECONDS: Final = 5.0
 _LOOKS: Final = 10
 _LEAST_PAUSE: Final = 0.5
 _OFFER_SECONDS: Final = 60.0
+_PRUNE_SECONDS: Final = 3600.0
 
 
 class PrintParts:
@@ -72,9 +74,15 @@ class PrintParts:
 
     async def _write(self) -> None:
         pause = max(_LEAST_PAUSE, min(_APPEND_SECONDS, self._seconds / (2 * _LOOKS)))
+        ground, pruned = self._ground, float("-inf")
         while True:
             try:
                 await asyncio.to_thread(self._lines.append)
+                if ground.clock.monotonic() - pruned >= _PRUNE_SECONDS:
+                    pruned = ground.clock.monotonic()
+                    gone = await asyncio.to_thread(prune_prints, ground.database, ground.hotkey, ground.clock)
+                    if gone:
+                        self._log.info("prints_pruned", lines=gone)
             except StorageError as error:
                 self._log.error("prints_failed", code=error.error_code, error=error.message)
             await asyncio.sleep(pause)

@@ -271,14 +271,14 @@ class Verifying:
         )  # fmt: skip
         verifier = self._free.get()
         try:
-            verdict = verifier.judge(data, asked)
+            verdict = verifier.judge(data, asked, claim.blob)
             while verdict.verified:
                 settled = self._accept(claim, verdict)
                 if settled is not None:
                     return settled if settled.miner else None
                 # Others have added media since this one was compared with all: once more, with them.
                 self.catch_up()
-                verdict = verifier.judge(data, asked)
+                verdict = verifier.judge(data, asked, claim.blob)
         finally:
             self._free.put(verifier)
         return self._settle(claim, verdict)

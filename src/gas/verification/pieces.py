@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gas.media.segments import NEAR_BITS, SEGMENTS, Segments, agreement, mirrored
+from gas.media.segments import NEAR_BITS, SEGMENT_BYTES, SEGMENTS, Segments, agreement, mirrored
 from gas.verification.journal import Journal
 from gas.verification.postings import Entries, Postings
 
@@ -33,9 +33,17 @@ _TABLES: Final = (
 )
 _SKETCH: Final = tuple(range(12, 108, 3))
 _SKETCH_BITS: Final = 8
-_LONGEST: Final = 64
+_LONGEST: Final = 48
 _MOST_PAIRS: Final = 8000
 _LOOKED_AT: Final = 96
+_LITTLE: Final = 2.0
+_LITTLE_TURN: Final = 0.3
+_LITTLE_SCALE: Final = 0.5
+_TURNS: Final = 9
+_WAY_TURN: Final = 2 * np.pi / _TURNS
+_WAY_SCALE: Final = 0.6
+_WAYS: Final = 512
+_SIDES: Final = 1 << 20
 _TRIED: Final = 12
 
 
@@ -82,14 +90,23 @@ class PieceIndex:
             pictures: Segments of each; those with fewer than are needed to agree find nothing.
             owner: Whose rows are passed over; 0 for nobody's.
         """
-        sides = [side for one in pictures for side in (one, mirrored(one)) if len(one) >= self._agreeing]
         frames = [at for at, one in enumerate(pictures) if len(one) >= self._agreeing]
-        if not sides:
+        if not frames:
             return []
-        hashes = np.ascontiguousarray(np.concatenate([side.hashes for side in sides]))
-        side_of = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
-        codes = np.stack([_bits(hashes, table) for table in range(len(_TABLES))])
-        numbers, which = self._postings.find(codes, _sketches(hashes), _SKETCH_BITS, _LONGEST)
+        upright = np.concatenate([pictures[at].hashes for at in frames])
+        sizes = [len(pictures[at]) for at in frames]
+        # All pictures upright, then all of them mirrored: the mirror reverses the same bits in each.
+        sides = [*(pictures[at] for at in frames), *(mirrored(pictures[at]) for at in frames)]
+        hashes, places = (
+            np.concatenate([side.hashes for side in sides]),
+            np.concatenate([side.places for side in sides]),
+        )
+        side_of = np.repeat(np.arange(len(sides)), sizes * 2)
+        codes = np.empty((len(_LOOK_UPS), len(hashes)), np.uint32)
+        for table in range(len(_LOOK_UPS)):
+            codes[table, : len(upright)] = _bits(upright, table)
+            codes[table, len(upright) :] = codes[table, : len(upright)] ^ _MIRRORS[table]
+        numbers, which = self._postings.find(codes[:-1], codes[-1], _SKETCH_BITS, _LONGEST)
         if not len(numbers):
             return []
         pairs = _once(numbers * len(hashes) + which)
@@ -97,27 +114,56 @@ class PieceIndex:
             # Segments that very many pictures have say the least of a copy.
             which = pairs % len(hashes)
             often = np.bincount(which, minlength=len(hashes)).clip(max=65535).astype(np.uint16)
-            pairs = pairs[np.argsort(often[which], kind="stable")[: _MOST_PAIRS * len(frames)]]
+            pairs = np.sort(pairs[np.argsort(often[which], kind="stable")[: _MOST_PAIRS * len(frames)]])
         numbers, which = np.divmod(pairs, len(hashes))
-        rows = numbers // SEGMENTS
+        rows, at = np.divmod(numbers, SEGMENTS)
         journal = self._journal.rows()
-        held = _words(journal["pieces"][rows, numbers % SEGMENTS])
-        near = _apart(held, _words(hashes)[which]) <= NEAR_BITS
-        # One segment that is like several of a row is one vote, which says the more the fewer others are like it.
-        rows, which = np.divmod(_once(rows[near] * len(hashes) + which[near]), len(hashes))
-        weights = np.log1p(len(journal) / np.bincount(which, minlength=len(hashes)).clip(1))
-        slots, votes = np.unique(rows * len(sides) + side_of[which], return_inverse=True)
-        heavy = np.bincount(votes, weights[which], minlength=len(slots))
-        if owner and len(slots):
-            others = journal["owner"][slots // len(sides)] != owner
-            slots, heavy = slots[others], heavy[others]
-        slots = slots[np.argsort(-heavy, kind="stable")[: _LOOKED_AT * len(frames)]]
-        return self._agreed(slots, sides, frames)
+        held = _items(journal, "pieces", SEGMENT_BYTES)[rows, at].view(np.uint64).reshape(-1, 2)
+        near = np.flatnonzero(_apart(held, _words(hashes)[which]) <= NEAR_BITS)
+        if owner:
+            near = near[journal["owner"][rows[near]] != owner]
+        if not len(near):
+            return []
+        rows, at, which = rows[near], at[near], which[near]
+        theirs = _items(journal, "places", 8)[rows, at].view("<f2").reshape(-1, 4)
+        slots = self._ranked(rows * len(sides) + side_of[which], which, places[which], theirs, len(hashes))
+        return self._agreed(slots[: _LOOKED_AT * len(frames)], sides, frames)
 
     def agreement(self, picture: Segments, row: int) -> int:
         """How many segments of a picture, upright or mirrored, agree with those of a row."""
         other = segments_of(self._journal.rows()[row])
         return max(agreement(picture, other), agreement(mirrored(picture), other))
+
+    def _ranked(
+        self,
+        slots: NDArray[np.int64],
+        which: NDArray[np.int64],
+        mine: NDArray[np.float32],
+        theirs: NDArray[np.float16],
+        asked: int,
+    ) -> NDArray[np.int64]:
+        """(Row, side) pairs, the likeliest first.
+
+        A segment says the more the fewer others are like it. Segments of a copy are turned and scaled all in the same
+        way, mostly by little.
+        """
+        weights = np.log1p(len(self._journal) / np.bincount(which, minlength=asked).clip(1))[which]
+        turns, scales = theirs[:, 3] - mine[:, 3], np.log(np.maximum(theirs[:, 2], 0.1) / mine[:, 2])
+        turns -= 2 * np.pi * np.round(turns / (2 * np.pi))
+        weights += _LITTLE * ((np.abs(turns) < _LITTLE_TURN) & (np.abs(scales) < _LITTLE_SCALE))
+        order = np.argsort(slots)
+        slots, which, weights = slots[order], which[order], weights[order]
+        starts = _starts(slots)
+        heavy = weights[starts]
+        sizes = np.diff(starts, append=len(slots))
+        # Nearly all have a single vote, and nothing to agree on.
+        many = np.flatnonzero(sizes > 1)
+        if len(many):
+            votes = np.repeat(sizes > 1, sizes)
+            ways = np.stack([turns[order][votes] / _WAY_TURN, scales[order][votes].clip(-8, 8) / _WAY_SCALE])
+            groups = np.repeat(np.arange(len(many)), sizes[many])
+            heavy[many] = _heaviest(groups, which[votes], weights[votes], np.nan_to_num(ways))
+        return slots[starts[np.argsort(-heavy, kind="stable")]]
 
     def _agreed(self, slots: NDArray[np.int64], sides: list[Segments], frames: list[int]) -> list[Shared]:
         """Of (row, side) pairs, numbered, those that agree in enough segments."""
@@ -125,17 +171,26 @@ class PieceIndex:
         rows, of = np.divmod(slots, len(sides))
         for number in np.unique(of).tolist():
             side, among = sides[number], rows[of == number]
-            held = journal[among]
-            theirs = _words(held["pieces"])
-            near = _apart(theirs[:, None], _words(side.hashes)[None, :, None]) <= NEAR_BITS
-            near &= (np.arange(SEGMENTS) < held["segments"][:, None])[:, None]
-            most = np.minimum(near.any(axis=1).sum(axis=1), near.any(axis=2).sum(axis=1))
+            theirs = _items(journal, "pieces", SEGMENTS * SEGMENT_BYTES)[among, 0].view(np.uint64)
+            words = np.ascontiguousarray(theirs.reshape(len(among), SEGMENTS, 2).transpose(2, 0, 1))[:, :, None]
+            mine = np.ascontiguousarray(_words(side.hashes).T)[:, None, :, None]
+            near = np.bitwise_count(words[0] ^ mine[0]) + np.bitwise_count(words[1] ^ mine[1]) <= NEAR_BITS
+            near &= (np.arange(SEGMENTS) < journal["segments"][among][:, None])[:, None]
+            # Eight at once: to ask of each whether it is near to any takes longer than comparing them.
+            eights = near.view(np.uint64)
+            most = np.count_nonzero(eights[..., 0] | eights[..., 1] | eights[..., 2] | eights[..., 3], axis=1)
             order = np.argsort(-most, kind="stable")[:_TRIED]
             for at in order[most[order] >= self._agreeing].tolist():
-                count = agreement(side, segments_of(held[at]))
+                count = agreement(side, segments_of(journal[among[at]]))
                 if count >= self._agreeing:
-                    out.append(Shared(int(among[at]), frames[number // 2], count, bool(number % 2)))
+                    frame, is_mirrored = frames[number % len(frames)], number >= len(frames)
+                    out.append(Shared(int(among[at]), frame, count, is_mirrored))
         return out
+
+
+def _items(rows: NDArray[Any], field: str, size: int) -> NDArray[Any]:
+    """A field of rows as items of so many bytes, (n, k): numpy picks whole items much quicker than rows of numbers."""
+    return rows[field].reshape(len(rows), -1).view(np.dtype((np.void, size)))
 
 
 def segments_of(row: Any) -> Segments:
@@ -148,6 +203,36 @@ def _once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each number once, sorted; quicker than numpy's own for so few."""
     ordered = np.sort(numbers)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+
+
+def _heaviest(
+    groups: NDArray[np.int64], which: NDArray[np.int64], weights: NDArray[np.float64], ways: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of each group, 0..n-1 in order, the weight of those votes that say nearly the same turn and scale.
+
+    Args:
+        groups: (m,), ascending.
+        which: (m,): segments that vote; one that is like several of a row is one vote.
+        weights: (m,).
+        ways: (2, m): turns and scales, in steps within which they say the same.
+    """
+    best = np.zeros(int(groups[-1]) + 1)
+    for shift in (0.0, 0.5):
+        turn, scale = np.floor(ways + shift).astype(np.int64)
+        keys = (groups * _WAYS + _WAYS // 2 + turn % _TURNS + _TURNS * scale) * _SIDES + which
+        order = np.argsort(keys)
+        keys = keys[order]
+        once = _starts(keys)
+        keys, votes = keys[once] // _SIDES, weights[order][once]
+        starts = _starts(keys)
+        sums, keys = np.add.reduceat(votes, starts), keys[starts] // _WAYS
+        best = np.maximum(best, np.maximum.reduceat(sums, _starts(keys)))
+    return best
+
+
+def _starts(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in ordered numbers each begins."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
 
 def _words(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -180,6 +265,15 @@ def _bits(hashes: NDArray[np.uint8], table: int) -> NDArray[np.uint32]:
     for at, place in enumerate(places[1:], 1):
         out |= look_up[at][hashes[:, place]]
     return out
+
+
+def _mirrors() -> NDArray[np.uint32]:
+    """What a mirror reverses in the codes of each table, and in the sketches."""
+    nothing = Segments(np.zeros((1, SEGMENT_BYTES), np.uint8), np.zeros((1, 4), np.float32))
+    return np.concatenate([_bits(mirrored(nothing).hashes, table) for table in range(len(_LOOK_UPS))])
+
+
+_MIRRORS: Final = _mirrors()
 
 
 def _sketches(hashes: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -100,12 +100,13 @@ class Verifier:
         if self._own is not None:
             self._own.close()
 
-    def judge(self, data: bytes, asked: Asked) -> Verdict:
+    def judge(self, data: bytes, asked: Asked, sha256: str = "") -> Verdict:
         """Judge a medium.
 
         Args:
             data: Its bytes; hostile until proven otherwise.
             asked: What was asked for.
+            sha256: Hex SHA-256 of the bytes, when the caller has computed it himself; computed when left out.
 
         Returns:
             The verdict. ``facts`` holds, as far as they are known: ``bytes``, ``mime``, ``seconds`` (from the task to
@@ -119,7 +120,7 @@ class Verifier:
         Raises:
             gas.errors.InfrastructureError: No decoding process can be started, or the index can't be written.
         """
-        case = opened(data, asked)
+        case = opened(data, asked, sha256)
         timings: dict[str, float] = {}
         skipped: dict[str, str] = {}
         for step in self.steps:

@@ -145,42 +145,53 @@ class Postings:
             Numbers and the positions 0..k-1 of what was asked, both (m,); in no order, and the same pair as often as
             it was found.
         """
-        asked = codes.shape[1]
-        found: list[NDArray[np.uint64]] = []
-        which: list[NDArray[np.int64]] = []
-        flat = codes.reshape(-1)
-        all_sketches = np.tile(sketches, len(codes))
-        for run in self._runs:
-            bucket = (flat >> np.uint32(_CODE_BITS - run.bits)).astype(np.int64)
-            bucket += np.repeat(np.arange(len(codes)) * ((1 << run.bits) + 1), asked)
-            start = run.ends[bucket].astype(np.int64)
-            count = run.ends[bucket + 1].astype(np.int64) - start
-            count[count > longest] = 0
-            ends = np.cumsum(count)
-            total = int(ends[-1]) if len(ends) else 0
-            if total:
-                places = np.repeat(start - (ends - count), count)
-                places += np.arange(total)
-                postings = run.postings[places]
-                apart = np.bitwise_count(postings.astype(np.uint32) ^ np.repeat(all_sketches, count))
-                kept = np.flatnonzero(apart <= near)
-                found.append(postings[kept])
-                which.append(np.searchsorted(ends, kept, side="right") % asked)
+        found, which = self._in_runs(codes, sketches, near, longest)
         if self._tail:
-            pairs = [
-                (posting, at)
-                for table, row in enumerate(codes.tolist())
-                for at, code in enumerate(row)
-                for posting in self._tail.get(table << _CODE_BITS | code, ())
-            ]
+            keys = codes.astype(np.uint64) | np.arange(len(codes), dtype=np.uint64)[:, None] << np.uint64(_CODE_BITS)
+            held = ((at, self._tail[key]) for at, key in enumerate(keys.ravel().tolist()) if key in self._tail)
+            pairs = [(posting, at % len(sketches)) for at, postings in held for posting in postings]
             if pairs:
-                postings = np.array([posting for posting, _ in pairs], np.uint64)
-                at = np.array([at for _, at in pairs], np.int64)
-                kept = np.flatnonzero(np.bitwise_count(postings.astype(np.uint32) ^ sketches[at]) <= near)
-                found.append(postings[kept])
-                which.append(at[kept])
-        all_found = np.concatenate([np.zeros(0, np.uint64), *found])
-        return (all_found >> np.uint64(32)).astype(np.int64), np.concatenate([np.zeros(0, np.int64), *which])
+                newest = np.array([posting for posting, _ in pairs], np.uint64)
+                asked = np.array([at for _, at in pairs], np.int64)
+                kept = np.flatnonzero(np.bitwise_count(newest.astype(np.uint32) ^ sketches[asked]) <= near)
+                found = np.concatenate([found, (newest[kept] >> np.uint64(32)).astype(np.int64)])
+                which = np.concatenate([which, asked[kept]])
+        return found, which
+
+    def _in_runs(
+        self, codes: NDArray[np.uint32], sketches: NDArray[np.uint32], near: int, longest: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers whose sketch is near, and which of those asked for each is meant.
+
+        All runs are asked together: for so few numbers a call costs more than what it does.
+        """
+        tables, asked = codes.shape
+        bits = np.array([run.bits for run in self._runs], np.uint32)[:, None]
+        buckets = (codes.reshape(1, -1) >> (np.uint32(_CODE_BITS) - bits)).astype(np.int64)
+        if tables > 1:
+            buckets += ((1 << bits.astype(np.int64)) + 1) * np.repeat(np.arange(tables), asked)
+        starts, stops = np.empty(buckets.shape, np.uint32), np.empty(buckets.shape, np.uint32)
+        for at, run in enumerate(self._runs):
+            # Clipping spares the copy that numpy takes to be able to refuse; no bucket is outside.
+            np.take(run.ends, buckets[at], out=starts[at], mode="clip")
+            np.take(run.ends[1:], buckets[at], out=stops[at], mode="clip")
+        counts = (stops - starts).astype(np.int64)
+        counts[counts > longest] = 0
+        ends = np.cumsum(counts).reshape(counts.shape)
+        total = int(ends[-1, -1]) if ends.size else 0
+        if not total:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        places = np.repeat((starts - (ends - counts)).ravel(), counts.ravel())
+        places += np.arange(total)
+        postings, begin = np.empty(total, np.uint64), 0
+        for at, run in enumerate(self._runs):
+            end = int(ends[at, -1])
+            np.take(run.postings, places[begin:end], out=postings[begin:end], mode="clip")
+            begin = end
+        all_sketches = np.repeat(np.tile(sketches, tables * len(self._runs)), counts.ravel())
+        kept = np.flatnonzero(np.bitwise_count(postings.astype(np.uint32) ^ all_sketches) <= near)
+        which = np.repeat(np.tile(np.arange(asked, dtype=np.int32), tables * len(self._runs)), counts.ravel())
+        return (postings[kept] >> np.uint64(32)).astype(np.int64), which[kept].astype(np.int64)
 
     def _bulk(self, waiting: int) -> int:
         """How many waiting rows go into one run: as many as a merge would bring together anyway."""

@@ -427,8 +427,8 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def opened(data: bytes, asked: Asked) -> Case:
-    """A new case."""
+def opened(data: bytes, asked: Asked, sha256: str = "") -> Case:
+    """A new case; ``sha256`` where it is known already."""
     facts: dict[str, object] = {"bytes": len(data), "mime": (mime := sniff_mime(data))}
     facts["seconds"] = round(asked.delivered_at - asked.created_at, 3)
-    return Case(data, asked, digest(data), mime, facts=facts)
+    return Case(data, asked, sha256 or digest(data), mime, facts=facts)
