@@ -334,17 +334,18 @@ class _Converter:
         rows = min(frame.height, -(-(top + height) // 2) * 2) - row
         columns = min(frame.width, -(-(left + width) // 32) * 32) - column
         if rows * columns < 0.8 * frame.width * frame.height:
-            pixels = self._rgb(self._cut(frame, row, column, rows, columns), padded=True)
+            pixels = self._rgb(self._cut(frame, row, column, rows, columns), padded=columns % 32 == 0)
         else:
             row = column = 0
-            pixels = self._rgb(frame, padded=True)
+            pixels = self._rgb(frame, padded=frame.width % 32 == 0)
         return resize_crop(pixels[top - row :][:height, left - column :][:, :width], target, out)
 
     def _rgb(self, frame: av.VideoFrame, *, padded: bool = False) -> RGB:
         """A view of the converted picture; valid until nobody holds it.
 
         A fourth channel without meaning (``padded``) makes both conversion and resizing cheaper; the first three are
-        the same. One thread: waking others costs more than it saves, and the other cores have clips of their own.
+        the same in whole blocks of 32 pixels, and not in the rest of a row. One thread: waking others costs more than
+        it saves, and the other cores have clips of their own.
         """
         channels = 4 if padded else 3
         converted = self._reformatter.reformat(frame, format="rgb0" if padded else "rgb24", threads=1)
