@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,7 +21,14 @@ from gas.verification.pipeline import Verifier
 from gas.verification.provenance import TrustList
 
 LIMITS = MediaLimits(max_decode_seconds=10.0)
-NOW = SystemClock().time()
+
+
+@cache
+def now() -> float:
+    """When these tests began; not when they were collected, which may be half an hour before."""
+    return SystemClock().time()
+
+
 SERVE_WITH = (
     "import os, time\nfrom gas.media import guard_child\nfrom gas.verification import examiner_child, provenance\n"
     "provenance.TrustList.check = lambda *_: {}\nguard_child.serve(examiner_child.answers)"
@@ -72,7 +80,7 @@ def test_a_parser_that_crashes_or_hangs_costs_the_medium_not_the_verifier(monkey
     monkeypatch.setattr(guard_module, "_command", lambda _: [sys.executable, "-P", "-c", code])
     limits = MediaLimits(max_decode_seconds=1.0)
     data = sign(make())
-    asked = Asked(Modality.IMAGE, NOW, NOW + 100, NOW + 30)
+    asked = Asked(Modality.IMAGE, now(), now() + 100, now() + 30)
     with Verifier(MediaIndex(), authority.anchors_pem, limits=limits) as verifier:
         refused = verifier.judge(data, asked)
         assert [reason.code for reason in refused.reasons] == ["unreadable_provenance"]

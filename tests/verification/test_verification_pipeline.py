@@ -2,6 +2,7 @@ import io
 import json
 import struct
 import zlib
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,7 +30,10 @@ KNOWN_CODES = {
 }
 
 
-NOW = SystemClock().time()
+@cache
+def now() -> float:
+    """When these tests began; not when they were collected, which may be half an hour before."""
+    return SystemClock().time()
 
 
 @pytest.fixture
@@ -41,9 +45,9 @@ def judge(authority):
         return verify_medium(
             data,
             modality=modality,
-            created_at=NOW,
-            deadline=NOW + 100,
-            delivered_at=NOW + delivered_at,
+            created_at=now(),
+            deadline=now() + 100,
+            delivered_at=now() + delivered_at,
             index=index,
             anchors_pem=authority.anchors_pem if anchors is None else anchors,
             **options,
@@ -83,7 +87,7 @@ def test_facts_are_enough_to_build_the_index_again(judge, sign, make, authority)
     first = judge(signed)
     seen = Seen.from_facts(first.sha256, json.loads(json.dumps(first.facts)))
     again = verify_medium(
-        signed, modality=Modality.IMAGE, created_at=NOW, deadline=NOW + 9, delivered_at=NOW + 1,
+        signed, modality=Modality.IMAGE, created_at=now(), deadline=now() + 9, delivered_at=now() + 1,
         index=DuplicateIndex([seen]), anchors_pem=authority.anchors_pem,
     )  # fmt: skip
     assert codes(again) == ["duplicate"]
