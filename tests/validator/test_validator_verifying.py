@@ -132,8 +132,8 @@ def test_a_worker_takes_up_its_own_claims_at_once_after_a_restart(database: Data
 def _dies(verifier: Verifier) -> Verifier:
     real = verifier.judge
 
-    def judge(data, asked):
-        real(data, asked)
+    def judge(data, asked, sha256=""):
+        real(data, asked, sha256)
         raise Killed
 
     verifier.judge = judge  # type: ignore[method-assign]
@@ -211,7 +211,7 @@ def test_a_fault_of_ours_costs_no_attempt_and_nobody_anything(database: Database
     deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
 
     def broken(verifier: Verifier) -> Verifier:
-        def judge(data, asked):
+        def judge(data, asked, sha256=""):
             raise InfrastructureError("No decoder can be started.")
 
         verifier.judge = judge  # type: ignore[method-assign]
