@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -285,13 +286,15 @@ async def parse_multipart(content_type: str, body: bytes | Path, *, max_fields: 
     refusal = RequestRefused("The body is no readable multipart form.", status=422, code="bad_multipart")
     if not content_type.lower().startswith("multipart/form-data"):
         raise refusal
-    parser = MultiPartParser(
-        Headers({"content-type": content_type}), stream(), max_files=max_fields, max_fields=max_fields
-    )
-    try:
-        return await parser.parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError):
-        raise refusal from None
+    # Closed here: a parser that refuses half-way would leave the file open until somebody collects the garbage.
+    async with aclosing(stream()) as chunks:
+        parser = MultiPartParser(
+            Headers({"content-type": content_type}), chunks, max_files=max_fields, max_fields=max_fields
+        )
+        try:
+            return await parser.parse()
+        except (MultiPartException, KeyError, UnicodeDecodeError):
+            raise refusal from None
 
 
 def error_response(error: GasError) -> JSONResponse:
