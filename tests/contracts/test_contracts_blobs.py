@@ -362,3 +362,89 @@ def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
     assert open_blobs(str(tmp_path / "blobs")).put(b"x") == sha256_hex(b"x")
     with pytest.raises(ConfigurationError):
         open_blobs("file:///tmp/blobs")
+
+
+class Hashings:
+    """Counts how often content is hashed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr("gas.storage.blobs.sha256_hex", self._counted)
+
+    def _counted(self, data: bytes) -> str:
+        self.count += 1
+        return hashlib.sha256(data).hexdigest()
+
+
+def keeps_marks(folder: Path) -> bool:
+    probe = folder / "probe"
+    probe.write_bytes(b"")
+    try:
+        os.setxattr(probe, "user.gas.probe", b"1")
+    except OSError:
+        return False
+    return True
+
+
+def test_a_folders_blob_that_nobody_touched_is_not_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not keeps_marks(tmp_path):
+        pytest.skip("this file system has no extended attributes")
+    blobs = FolderBlobs(tmp_path / "blobs")
+    name = blobs.put(b"content")
+    hashings = Hashings(monkeypatch)
+    assert [blobs.get(name), blobs.get(name)] == [b"content"] * 2
+    assert hashings.count == 0
+
+
+def test_a_blob_that_came_without_a_mark_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not keeps_marks(tmp_path):
+        pytest.skip("this file system has no extended attributes")
+    name = hashlib.sha256(b"content").hexdigest()
+    path = tmp_path / "blobs" / name[:2] / name
+    put_beside(path, b"content")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    hashings = Hashings(monkeypatch)
+    blobs = FolderBlobs(tmp_path / "blobs")
+    assert [blobs.get(name), blobs.get(name)] == [b"content"] * 2
+    assert hashings.count == 1
+
+
+@pytest.mark.parametrize("other", [b"CONTENT", b"longer than it was", b""])
+def test_a_marked_blob_that_was_overwritten_is_found_damaged(tmp_path: Path, other: bytes) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    name = blobs.put(b"content")
+    assert blobs.get(name) == b"content"
+    put_beside(tmp_path / "blobs" / name[:2] / name, other)
+    with pytest.raises(StorageError) as refused:
+        blobs.get(name)
+    assert refused.value.error_code == "blob_damaged"
+
+
+def test_who_asks_for_it_gets_every_reading_hashed(tmp_path: Path) -> None:
+    name = FolderBlobs(tmp_path / "blobs").put(b"content")
+    path = tmp_path / "blobs" / name[:2] / name
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"CONTENT")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(StorageError) as refused:
+        FolderBlobs(tmp_path / "blobs", rehash=True).get(name)
+    assert refused.value.error_code == "blob_damaged"
+
+
+def test_a_file_system_without_attributes_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "getxattr", refuse)
+    monkeypatch.setattr(os, "setxattr", refuse)
+    blobs = FolderBlobs(tmp_path / "blobs")
+    name = blobs.put(b"content")
+    hashings = Hashings(monkeypatch)
+    assert [blobs.get(name), blobs.get(name)] == [b"content"] * 2
+    assert hashings.count == 2
+    put_beside(tmp_path / "blobs" / name[:2] / name, b"CONTENT")
+    with pytest.raises(StorageError):
+        blobs.get(name)

@@ -236,9 +236,11 @@ class _Shelf:
                 # Nobody may cut off flags that another process has mapped already.
                 fcntl.flock(flags, fcntl.LOCK_EX)
                 _empty_after_a_power_cut(flags, path.with_suffix(".seal"))
+                # Written, and no hole: on a full disk, setting a flag in a hole would kill the process.
+                there = os.fstat(flags).st_size
+                if there < count and os.pwrite(flags, bytes(count - there), there) != count - there:
+                    raise OSError(errno.ENOSPC, "The disk is full")
                 fcntl.flock(flags, fcntl.LOCK_UN)
-                # Without its blocks on the disk, a full disk would kill the process that sets a flag.
-                os.posix_fallocate(flags, 0, count)
                 self._flags = mmap.mmap(flags, count)
             finally:
                 os.close(flags)

@@ -121,12 +121,15 @@ class FolderBlobs:
             # Plain calls: pathlib and buffered files cost a picture's reader more than the reading.
             fd = os.open(f"{self._start}{name[:2]}/{name}", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                status = os.fstat(fd)
-                data = _read(fd, status.st_size)
-                if self._rehash or not _is_marked(fd, status):
+                before = os.fstat(fd)
+                data = _read(fd, before.st_size)
+                # Looked at after the reading: what was changed meanwhile is no longer as it was marked.
+                after = os.fstat(fd)
+                if self._rehash or not _is_marked(fd, after):
                     if sha256_hex(data) != name:
                         raise StorageError(f"Blob {name} is damaged.", code="blob_damaged")
-                    _mark(fd, status)
+                    if _mark_of(before) == _mark_of(after):
+                        _mark(fd, after)
             finally:
                 os.close(fd)
         except FileNotFoundError as error:
