@@ -369,7 +369,7 @@ class Hashings:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        monkeypatch.setattr("gas.storage.blobs.sha256_hex", self._counted)
+        monkeypatch.setattr("gas.storage.folder_blobs.sha256_hex", self._counted)
 
     def _counted(self, data: bytes) -> str:
         self.count += 1

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 import gas.storage.migrations
 from gas.errors import GasError, StorageError
 from gas.storage.database import Database, open_database
-from gas.storage.migrate import migrate
 from gas.storage.postgres import ServerLimits
 from gas.storage.tables import Base, MediumRow, RoundRow, RunRow, ScoreRow, SubmissionRow
 
@@ -86,13 +85,13 @@ def test_the_migrations_build_exactly_the_models_schema(database: Database) -> N
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_what_is_there_survives_the_way_up_from_every_version(url: str, revision: str) -> None:
     database = open_database(url, migrate=False)
-    migrate(database, revision)
+    database.migrate(revision)
     with database.write() as session:
         session.execute(
             text("INSERT INTO scores (hotkey, miner_class, value, updated_at) VALUES ('a', 'image', 0.25, 1)")
         )
-    migrate(database)
-    migrate(database)
+    database.migrate()
+    database.migrate()
     with database.read() as session:
         assert session.get_one(ScoreRow, ("a", "image")).value == 0.25
         assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == [REVISIONS[-1]]
@@ -101,7 +100,7 @@ def test_what_is_there_survives_the_way_up_from_every_version(url: str, revision
 
 def test_services_that_start_together_migrate_once(url: str) -> None:
     databases = [open_database(url, migrate=False) for _ in range(3)]
-    threads = [threading.Thread(target=migrate, args=(database,)) for database in databases]
+    threads = [threading.Thread(target=database.migrate) for database in databases]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -197,10 +197,8 @@ def test_statistics_say_what_is_here(store):
 def test_a_database_of_before_keeps_its_media_as_kept_ones_of_miners(tmp_path):
     from sqlalchemy import text
 
-    from gas.storage.migrate import migrate
-
     database = open_database(f"sqlite:///{tmp_path / 'old.db'}", migrate=False)
-    migrate(database, "v0003")
+    database.migrate("v0003")
     with database.write() as session:
         session.execute(
             text(
@@ -208,7 +206,7 @@ def test_a_database_of_before_keeps_its_media_as_kept_ones_of_miners(tmp_path):
                 "verified_at) VALUES ('a', 'v', 'g', 't', 'image', 'synthetic', 1, 1, 'image/png', 1.0)"
             )
         )
-    migrate(database)
+    database.migrate()
     with database.read() as session:
         row = session.get_one(MediumRow, "a")
         assert (row.source, row.state, row.bytes, row.published_in) == ("miner", "kept", 0, None)

@@ -101,13 +101,20 @@ class Database:
                 break
         return result
 
-    @contextmanager
-    def write_connection(self) -> Iterator[Connection]:
-        """A plain connection inside one write transaction, for migrations; nothing limits how long it waits."""
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the schema to a revision in one write transaction; nothing limits how long it waits.
+
+        Two services that start together do it once: the write lock makes the second wait.
+
+        Raises:
+            gas.errors.StorageError: ``schema_unknown``: the database is at a revision that this version does not know.
+        """
+        from gas.storage.migrate import migrate
+
         with storage_failures(), self._writer.connect() as connection:
             options = {_WRITE_OPTION: "unlimited"}
             with connection.execution_options(**options).begin():
-                yield connection
+                migrate(connection, revision)
 
     @staticmethod
     def lock(session: Session, name: str) -> None:
@@ -164,10 +171,8 @@ def open_database(url: str, *, migrate: bool = True, limits: ServerLimits | None
         event.listen(engine, "begin", _begin_postgres)
     database = Database(engine)
     if migrate:
-        from gas.storage.migrate import migrate as run_migrations
-
         try:
-            run_migrations(database)
+            database.migrate()
         except StorageError:
             database.close()
             raise

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from gas.errors import StorageError
-from gas.storage.database import Database
 
 __all__ = ["migrate"]
 
 
-def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the schema to a revision in one transaction.
-
-    Two services that start together do it once: the write lock makes the second wait.
+def migrate(connection: Connection, revision: str) -> None:
+    """Bring the schema to a revision inside the connection's transaction.
 
     Raises:
         gas.errors.StorageError: ``schema_unknown``: the database is at a revision that this version does not know.
@@ -24,13 +23,12 @@ def migrate(database: Database, revision: str = "head") -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    with database.write_connection() as connection:
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, revision)
-        except CommandError as error:
-            raise StorageError(
-                "The database was written by another version of GAS.",
-                code="schema_unknown",
-                hint="Install that version or a newer one.",
-            ) from error
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise StorageError(
+            "The database was written by another version of GAS.",
+            code="schema_unknown",
+            hint="Install that version or a newer one.",
+        ) from error

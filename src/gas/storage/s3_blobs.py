@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import S3Store
 
 from gas.errors import ConfigurationError, StorageError
-from gas.storage.blobs import checked_name, sha256_hex
+from gas.storage.blob_base import checked_name, sha256_hex
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

@@ -37,7 +37,7 @@ from gas.validator.shards import (
     week_of,
 )
 from gas.validator.store import MediumState
-from gas.validator.targets import Target
+from gas.validator.target_base import Target
 
 __all__ = ["CARD_NAME", "CHECKSUMS_NAME", "Publisher", "ShardPlan", "WeekResult"]
 

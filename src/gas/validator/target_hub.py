@@ -28,7 +28,7 @@ from gas.datasets.sources.client import is_web_address
 from gas.datasets.sources.huggingface import check_repository
 from gas.datasets.sources.transfer import Interrupted, Patience, TransferLimits
 from gas.errors import ConfigurationError, IntegrityError
-from gas.validator.targets import checked_path
+from gas.validator.target_base import checked_path
 
 __all__ = ["HubTarget"]
 

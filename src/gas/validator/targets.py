@@ -7,54 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from gas.datasets.store_files import locked
 from gas.errors import ConfigurationError, StorageError
+from gas.storage.folder_blobs import flush_folder
+from gas.validator.target_base import Target, checked_path
 
-__all__ = ["FolderTarget", "S3Target", "Target", "check_target", "checked_path", "open_target"]
+__all__ = ["FolderTarget", "S3Target", "check_target", "open_target"]
 
 _MAX_ADDRESS: Final = 512
-_PATH: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/){0,2}[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _PART: Final = 16 << 20
 _HINT: Final = "Give a folder, s3://bucket/prefix?endpoint=https://host&region=name, or hf://OWNER/NAME."
-
-
-class Target(Protocol):
-    """Takes files under names; a file is seen when it is whole, and the same file may be brought again.
-
-    Attributes:
-        address: Of the target, without secrets; fit to be shown and kept.
-    """
-
-    address: str
-
-    def put(self, path: str, file: Path, sha256: str) -> bool:
-        """Bring a file.
-
-        Args:
-            path: Its name there, with at most two folders.
-            file: Its content, which does not change meanwhile.
-            sha256: Of the content, hex.
-
-        Returns:
-            Whether it had to be sent; False when the target says that these very bytes are there.
-
-        Raises:
-            gas.errors.StorageError: It can't be written there.
-            gas.errors.SourceUnreachable: No answer after three tries.
-            gas.errors.ConfigurationError: There is no such target, or it is not for us.
-        """
-        ...
-
-    def close(self) -> None:
-        """Drop connections."""
-        ...
 
 
 def check_target(address: str, base: Path | None = None) -> str:
@@ -134,7 +102,7 @@ class FolderTarget:
                     sink.flush()
                     os.fsync(sink.fileno())
                 aside.replace(target)
-                _flush_folder(target.parent)
+                flush_folder(target.parent)
             except OSError as error:
                 raise StorageError(
                     f"A shard can't be written ({error.strerror}).", code="publish_failed", hint="Is the disk full?"
@@ -193,21 +161,6 @@ class S3Target:
         """Nothing to do: obstore keeps its own connections."""
 
 
-def checked_path(path: str) -> str:
-    """The path, when it may be one; raises :class:`gas.errors.ConfigurationError` otherwise."""
-    if not _PATH.fullmatch(path) or ".." in path:
-        raise ConfigurationError(f"{path[:80]!a} is no name of a published file.", code="publish_address")
-    return path
-
-
 def _digest(file: Path) -> str:
     with file.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
