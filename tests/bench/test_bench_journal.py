@@ -7,6 +7,7 @@ import stat
 import numpy as np
 import pytest
 
+from gas.bench.answer_parts import PART_ROWS
 from gas.bench.answers import Outcome
 from gas.bench.batches import Ask, Pass
 from gas.bench.engine import evaluate
@@ -77,6 +78,35 @@ def test_restarts_count_over_all_lives(bench, tmp_path):
     assert result.gave_up
     assert result.restarts == 20
     assert interrupted(bench, tmp_path, 5, sandbox=bench.Sandbox(deadly), max_restarts=20).gave_up
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_process_that_was_given_up_stays_so_and_the_others_go_on(bench, tmp_path, deaths):
+    def life(folder, kill_after):
+        deadly = bench.Sandbox(bench.dies_on(*range(30, 30 + 40 * (deaths - 1) + 1, 40)))
+        return interrupted(bench, folder, kill_after, sandbox=deadly, max_restarts=0, processes=2)
+
+    whole = life(tmp_path / "whole", 10**6)
+    assert whole.gave_up
+    result = None
+    while result is None:
+        result = life(tmp_path / "killed", 1)
+    assert result.gave_up
+    if deaths == 1:
+        # With two it depends on the order in which they die how much was answered before.
+        assert to_parquet(result.records) == to_parquet(whole.records)
+        assert result.error_counts["gave_up"] < 10
+    again = life(tmp_path / "killed", 1)
+    assert to_parquet(again.records) == to_parquet(result.records)
+
+
+@pytest.mark.parametrize("later", [1, PART_ROWS])
+def test_later_answers_do_not_take_back_that_a_process_was_given_up(tmp_path, later):
+    with Journal(tmp_path, {}, NONCE) as journal:
+        journal.append([], restarts=3, gave_up=True, ended=1)
+        journal.append([(Ask(k, Pass.BASE), Outcome(error="crashed")) for k in range(later)], restarts=3)
+    with Journal(tmp_path, {}, NONCE) as again:
+        assert (again.restarts, again.ended, again.gave_up) == (3, 1, True)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40])

@@ -197,6 +197,47 @@ def test_after_a_power_cut_a_shelf_is_not_believed(
         assert np.array_equal(inputs[0], preprocess_image(decode_image(blobs.get(names[0])), (32, 32)))
 
 
+def test_a_shelf_of_another_decoder_is_not_read(
+    blobs: FolderBlobs, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(blobs, names, tmp_path) as shelves:
+        shelves.fetch(names, SMALL, robust=False)
+    monkeypatch.setattr(shelves_module, "installed", lambda _names: {"opencv-python-headless": "another version"})
+    with opened(blobs, names, tmp_path) as later:
+        later.fetch(names, SMALL, robust=False)
+        assert later.decodes == 8
+
+
+def test_a_machine_that_shares_the_folder_does_not_cut_off_the_flags_of_another(
+    blobs: FolderBlobs, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(blobs, names, tmp_path) as here:
+        here.fetch(names, SMALL, robust=False)
+        (flags,) = (tmp_path / "cache").glob("*.flags")
+        size = flags.stat().st_size
+        least = []
+        truncate = os.ftruncate
+        monkeypatch.setattr(os, "ftruncate", lambda fd, length: (least.append(length), truncate(fd, length))[1])
+        monkeypatch.setattr(shelves_module, "_boot_id", lambda: "of another machine")
+        with opened(blobs, names, tmp_path) as there:
+            there.fetch(names, SMALL, robust=False)
+            assert there.decodes == 8
+        # A mapped page that is cut off kills who looks at it.
+        assert all(length >= size for length in least)
+        assert flags.stat().st_size == size
+        assert here.fetch(names, SMALL, robust=False)[1].all()
+
+
+def test_shelves_that_another_process_removes_meanwhile_are_no_trouble(
+    blobs: FolderBlobs, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glob = Path.glob
+    gone = tmp_path / "cache" / "gone.slots"
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*glob(self, pattern), gone])
+    with opened(blobs, names, tmp_path) as shelves:
+        assert shelves.fetch(names, SMALL, robust=False)[1].all()
+
+
 def test_a_killed_process_leaves_only_good_slots(blobs: FolderBlobs, names: list[str], tmp_path: Path) -> None:
     program = f"""
 import os, signal
@@ -247,6 +288,7 @@ def test_a_disk_that_is_full_from_the_beginning_costs_speed_and_nothing_else(
             assert shelves.decodes == 2 * len(names)
             assert np.array_equal(*inputs)
             assert inputs[0].any()
+            assert not list((tmp_path / "cache").glob("*.seal?*"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -7,8 +7,10 @@ it, are made of them in the order of the plan.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from gas.bench.answers import Outcome
 from gas.bench.batches import Ask, Pass
 
-__all__ = ["PART_ROWS", "AnswerParts"]
+__all__ = ["PART_ROWS", "WHOLE_RUN", "AnswerParts", "RunState"]
 
 PART_ROWS: Final = 1024
 """Showings after which a part is written."""
@@ -34,7 +36,25 @@ _SCHEMA: Final = pa.schema(
         pa.field("media_error", pa.bool_(), nullable=False),
     ]
 )
-_RESTARTS: Final = b"restarts"
+WHOLE_RUN: Final = 1 << 20
+"""As a number of processes that were given up: all that there may be."""
+
+_STATE: Final = b"run"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run has used up.
+
+    Attributes:
+        restarts: Restarts of the model so far.
+        ended: Processes that it has lost for good, since there were no restarts left.
+        gave_up: Whether that happened to any, so that something is left unanswered.
+    """
+
+    restarts: int = 0
+    ended: int = 0
+    gave_up: bool = False
 
 
 class AnswerParts:
@@ -69,19 +89,19 @@ class AnswerParts:
                 ask = Ask(row["index"], Pass(row["pass"]), row["again"])
                 yield ask, Outcome(logits, row["error"], media_error=row["media_error"])
 
-    def last_restarts(self) -> int:
-        """Restarts that the run had used when the last part was written; 0 when there is none, or it is damaged."""
+    def last_state(self) -> RunState:
+        """Where the run stood when the last part was written; at its beginning if there is none, or it is damaged."""
         for path in self._paths()[-1:]:
-            with suppress(pa.ArrowException, OSError, KeyError, ValueError):
-                return int((pq.read_schema(path).metadata or {})[_RESTARTS])
-        return 0
+            with suppress(pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+                return RunState(**json.loads((pq.read_schema(path).metadata or {})[_STATE]))
+        return RunState()
 
-    def write(self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int) -> None:
+    def write(self, answers: Sequence[tuple[Ask, Outcome]], state: RunState) -> None:
         """Write one part.
 
         Args:
             answers: Its rows.
-            restarts: Restarts that the run has used so far.
+            state: Where the run stands with them.
 
         Raises:
             OSError: It can't be written; nothing is left behind.
@@ -94,7 +114,7 @@ class AnswerParts:
             [out.error for _, out in answers],
             [out.media_error for _, out in answers],
         ]
-        schema = _SCHEMA.with_metadata({_RESTARTS: str(restarts)})
+        schema = _SCHEMA.with_metadata({_STATE: json.dumps(asdict(state))})
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"part-{self._next:05}.parquet"

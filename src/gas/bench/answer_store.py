@@ -26,8 +26,8 @@ class AnswerStore:
 
     def __init__(self, asks: Sequence[Ask], width: int) -> None:
         keys = np.array([_key(ask) for ask in asks], np.int64)
-        # Sorted, so that a place is found without an object for each showing.
-        self._keys = np.unique(keys)
+        # Sorted, so that a place is found without an object for each showing; the last one is nobody's.
+        self._keys = np.append(np.unique(keys), np.iinfo(np.int64).max)
         self._states = np.zeros(len(self._keys), _STATES)
         self._codes = np.zeros(len(self._keys), np.int16)
         self._logits = np.zeros((len(self._keys), width), np.float32)
@@ -83,7 +83,7 @@ class AnswerStore:
         """Where the showings stand; one search for all, which is ten times as fast as one for each."""
         keys = np.fromiter(map(_key, asks), np.int64, len(asks))
         found = self._keys.searchsorted(keys)
-        known = np.append(self._keys, -1)[found] == keys
+        known = self._keys[found] == keys
         return [place if here else None for place, here in zip(found.tolist(), known.tolist(), strict=True)]
 
     def _place(self, ask: Ask) -> int | None:

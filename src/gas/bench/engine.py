@@ -15,11 +15,13 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import islice
 from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from gas.bench.answer_parts import PART_ROWS
 from gas.bench.answer_store import AnswerStore
 from gas.bench.answers import Outcome, make_records
 from gas.bench.batches import Ask, Pass
@@ -72,7 +74,8 @@ def evaluate(
         classes: Names of the model's classes in its own order, when its package gives them.
         clock: Source of wall-clock times; the system's when left out.
         journal: Keeps every complete batch; what it knows already is not asked again. ``config.nonce`` must be its
-            nonce. A run that is killed and goes on ends with the same records as one that is left alone.
+            nonce. A run that is killed and goes on ends with the same records as one that is left alone;
+            processes of the model that were given up stay given up.
         only: Numbers of the plan's batches that are asked here, when the others are asked elsewhere; all when left
             out. Records of the others then say ``gave_up``.
 
@@ -131,7 +134,7 @@ class _Run:
         self.start_cpu = self.model_cpu = self.began_cpu = self.ahead_cpu = 0.0
         self.batch_seconds: list[tuple[int, float]] = []
         self.running = None if on_progress is None else RunningScore(round_, spec.num_classes, classes)
-        self.restarts = 0
+        self.restarts = self.ended = 0
         self.model_errors = 0
         self.stopped = False
         self.gave_up = False
@@ -139,6 +142,7 @@ class _Run:
         self.asks, self.twins = showings.asks, showings.twins
         self.batches = tuple(b for number, b in enumerate(showings.batches) if only is None or number in only)
         self.total = sum(map(len, self.batches))
+        self.processes = min(config.processes or len(os.sched_getaffinity(0)), len(self.batches))
         self.answers = AnswerStore((*self.asks, *self.twins), spec.num_classes)
         self.began = 0.0
         self.resumed = 0
@@ -146,25 +150,21 @@ class _Run:
             self._go_on_from(journal)
 
     def _go_on_from(self, journal: Journal) -> None:
-        for ask, outcome in journal.read():
-            if ask in self.answers:
-                continue
-            self.answers.update([(ask, outcome)])
-            self.model_errors += outcome.error is not None and not outcome.media_error
-            if self.running is not None:
-                self.running.add([(ask, outcome)])
+        known = journal.read()
+        while some := list(islice(known, PART_ROWS)):
+            self._count(self.answers.update(some))
         self.resumed = len(self.answers)
         self.batch_seconds += journal.times
-        self.restarts, self.gave_up = journal.restarts, journal.gave_up
-        left = [batch for batch in self.batches if any(ask not in self.answers for ask in batch)]
-        self.batches = () if self.gave_up else tuple(left)
+        self.restarts, self.ended, self.gave_up = journal.restarts, journal.ended, journal.gave_up
+        self.batches = tuple(batch for batch in self.batches if any(ask not in self.answers for ask in batch))
 
     def execute(self) -> RunResult:
-        if not self.batches:
-            self.report()
-            return self._result(Timings(0.0, 0.0, 0.0, 0.0, 0, len(os.sched_getaffinity(0))))
         cores = len(os.sched_getaffinity(0))
-        processes = min(self.config.processes or cores, len(self.batches))
+        # A process that was given up in an earlier life of the run doesn't come back in this one.
+        processes = min(self.processes - self.ended, len(self.batches))
+        if processes <= 0:
+            self.report()
+            return self._result(Timings(0.0, 0.0, 0.0, 0.0, 0, cores))
         self.began = self.clock.monotonic()
         self.began_cpu = own_cpu_seconds()
         depth = processes + self.config.decode_threads
@@ -214,13 +214,24 @@ class _Run:
     def keep(self, answers: Sequence[tuple[Ask, Outcome]]) -> None:
         """Count a complete batch, write it to the journal, and tell the caller."""
         with self.lock:
-            fresh = self.answers.update(answers)
-            self.model_errors += sum(out.error is not None and not out.media_error for _, out in fresh)
-            if self.running is not None:
-                self.running.add(fresh)
+            self._count(self.answers.update(answers))
             if self.journal is not None:
                 self.journal.append(answers, restarts=self.restarts)
         self.report()
+
+    def give_up(self, answers: Sequence[tuple[Ask, Outcome]]) -> None:
+        """Count what a worker leaves that has no restarts left; the others go on."""
+        with self.lock:
+            self.ended, self.gave_up = self.ended + 1, True
+            self._count(self.answers.update(answers))
+            if self.journal is not None:
+                self.journal.append(answers, restarts=self.restarts, gave_up=True, ended=self.ended)
+        self.report()
+
+    def _count(self, fresh: Sequence[tuple[Ask, Outcome]]) -> None:
+        self.model_errors += sum(out.error is not None and not out.media_error for _, out in fresh)
+        if self.running is not None:
+            self.running.add(fresh)
 
     def report(self) -> None:
         """Tell the caller where the run stands."""
@@ -281,9 +292,6 @@ class _Run:
     def _take_restart(self) -> None:
         with self.lock:
             if self.restarts >= self.config.max_restarts:
-                if self.journal is not None and not self.gave_up:
-                    self.journal.append([], restarts=self.restarts, gave_up=True)
-                self.gave_up = True
                 raise GivenUp
             self.restarts += 1
 

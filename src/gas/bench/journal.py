@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from gas import __version__
-from gas.bench.answer_parts import PART_ROWS, AnswerParts
+from gas.bench.answer_parts import PART_ROWS, AnswerParts, RunState
 from gas.bench.answer_rows import from_rows, to_rows
 from gas.bench.answers import Outcome
 from gas.bench.batches import Ask
@@ -65,7 +65,8 @@ class Journal:
         nonce: The run's secret.
         times: Showings and seconds of the batches that were timed, in all lives of the run.
         restarts: Restarts that the run has used.
-        gave_up: Whether it ended by using them up.
+        ended: Processes that the model has lost for good, since there were no restarts left.
+        gave_up: Whether that happened to any, so that something is left unanswered.
 
     Raises:
         StorageError: The folder can't be written (``journal_unwritable``), or another process has the journal open
@@ -77,7 +78,7 @@ class Journal:
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.path = folder / f"answers-{digest[:16]}.journal"
         self.parts = AnswerParts(folder / f"answers-{digest[:16]}")
-        self.nonce, self.restarts, self.gave_up = nonce, 0, False
+        self.nonce, self.restarts, self.ended, self.gave_up = nonce, 0, 0, False
         self.times: list[tuple[int, float]] = []
         self._lines: list[tuple[Ask, Outcome]] = []
         self._outcomes: dict[Ask, Outcome] | None = None
@@ -92,7 +93,9 @@ class Journal:
                 self.parts.remove()
                 self._write({"format": _FORMAT, "identity": digest, "nonce": nonce})
                 self._header_bytes = os.fstat(self._fd).st_size
-            self.restarts = max(self.restarts, self.parts.last_restarts())
+            before = self.parts.last_state()
+            self.restarts, self.ended = max(self.restarts, before.restarts), max(self.ended, before.ended)
+            self.gave_up = self.gave_up or before.gave_up
         except OSError as error:
             raise _unwritable(error) from error
 
@@ -129,18 +132,22 @@ class Journal:
         """Note how long a batch took; kept with the next answers, and never mixed with them."""
         self.times.append((showings, seconds))
 
-    def append(self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int, gave_up: bool = False) -> None:
+    def append(
+        self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int, gave_up: bool = False, ended: int = 0
+    ) -> None:
         """Keep a complete batch.
 
         Args:
             answers: Its showings and what came of each.
             restarts: Restarts that the run has used so far.
-            gave_up: Whether the run ends here.
+            gave_up: Whether a process of the model was given up with this line; later lines can't take that back.
+            ended: How many were, so far.
 
         Raises:
             StorageError: ``journal_unwritable``.
         """
-        line = {"restarts": restarts, "gave_up": gave_up, "answers": to_rows(answers)}
+        self.gave_up, self.ended = self.gave_up or gave_up, max(self.ended, ended)
+        line = self._line(restarts) | {"answers": to_rows(answers)}
         if self._timed < len(self.times):
             line["times"] = self.times[self._timed :]
             self._timed = len(self.times)
@@ -149,17 +156,20 @@ class Journal:
             self._lines += answers
             if self._outcomes is not None:
                 self._outcomes.update(answers)
-            if len(self._lines) >= PART_ROWS and not gave_up:
+            if len(self._lines) >= PART_ROWS:
                 self._make_part(restarts)
         except OSError as error:
             raise _unwritable(error) from error
 
     def _make_part(self, restarts: int) -> None:
-        self.parts.write(self._lines, restarts=restarts)
+        self.parts.write(self._lines, RunState(restarts, self.ended, self.gave_up))
         # Killed before this, a run knows some answers twice, and they are the same; killed after it, it has lost times.
         os.ftruncate(self._fd, self._header_bytes)
-        self._write({"restarts": restarts, "gave_up": False, "answers": [], "times": self.times})
+        self._write(self._line(restarts) | {"answers": [], "times": self.times})
         self._lines.clear()
+
+    def _line(self, restarts: int) -> dict[str, object]:
+        return {"restarts": restarts, "gave_up": self.gave_up, "ended": self.ended}
 
     def close(self) -> None:
         """Let go of the file and keep it."""
@@ -218,7 +228,11 @@ class Journal:
         self._lines += answers.items()
         self.times += found
         self._timed = len(self.times)
-        self.restarts, self.gave_up = restarts, bool(value["gave_up"])
+        ended = value.get("ended", 0)
+        if not isinstance(ended, int):
+            raise TypeError("no number of processes")
+        self.restarts, self.ended = restarts, max(self.ended, ended)
+        self.gave_up = self.gave_up or bool(value["gave_up"])
 
 
 def _lock(fd: int) -> None:

@@ -8,18 +8,17 @@ import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gas import __version__
 from gas.bench.batches import Pass
 from gas.bench.records import SampleRecord, records_sha256
 from gas.errors import StorageError
 from gas.scoring.multiclass import multiclass_mcc
 from gas.types import MediaType, Sample, SampleStatus
+from gas.versions import installed
 
 if TYPE_CHECKING:
     from gas.bench.levels import RobustnessCurves
@@ -203,13 +202,7 @@ def inference_milliseconds(batches: Sequence[tuple[int, float]]) -> tuple[float 
 
 def versions() -> dict[str, str]:
     """Versions of what a score may depend on; packages that are not here are left out."""
-    out = {"gas": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return out
+    return installed(_LIBRARIES) | {"python": platform.python_version()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,10 +160,12 @@ class _Telling(Journal):
         super().__init__(folder, {"shard": folder.name}, nonce)
         self._said, self._stopped, self._told = said, stopped, 0
 
-    def append(self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int, gave_up: bool = False) -> None:
+    def append(
+        self, answers: Sequence[tuple[Ask, Outcome]], *, restarts: int, gave_up: bool = False, ended: int = 0
+    ) -> None:
         if self._stopped.is_set():
             raise _Stopped
-        super().append(answers, restarts=restarts, gave_up=gave_up)
+        super().append(answers, restarts=restarts, gave_up=gave_up, ended=ended)
         times, self._told = self.times[self._told :], len(self.times)
         self._said.put(_said("answers", rows=to_rows(answers), restarts=restarts, times=times))
 

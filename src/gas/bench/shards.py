@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from gas import __version__
 from gas import errors as gas_errors
+from gas.bench.answer_parts import WHOLE_RUN
 from gas.bench.answer_rows import from_rows
 from gas.bench.answers import Outcome
 from gas.bench.batches import Ask
@@ -290,8 +291,7 @@ class _Coordinator:
         """A shard that gives up has used what the run had left; several together may have used more."""
         self.journal.restarts = self._used()
         if gave_up or self.journal.restarts > self.config.max_restarts:
-            self.journal.append([], restarts=self.journal.restarts, gave_up=True)
-            self.journal.gave_up = True
+            self.journal.append([], restarts=self.journal.restarts, gave_up=True, ended=WHOLE_RUN)
 
     def _used(self) -> int:
         return self._restarts + sum(shard.restarts_before + shard.restarts for shard in self.shards)

@@ -57,6 +57,10 @@ class Keeper(Protocol):
         """Take a complete batch."""
         ...
 
+    def give_up(self, answers: Sequence[tuple[Ask, Outcome]]) -> None:
+        """Take what a worker leaves that has no restarts left."""
+        ...
+
     def timed(self, showings: int, seconds: float) -> None:
         """Take how long the model had a batch."""
         ...
@@ -103,6 +107,7 @@ class Worker:
         self._started = False
         self._given: deque[_Given] = deque()
         self._again: deque[_Given] = deque()
+        self._leaving: list[tuple[Ask, Outcome]] = []
 
     def run(self) -> None:
         """Answer batches until there are none, or no restarts, left.
@@ -122,7 +127,11 @@ class Worker:
                     return
                 self._collect()
         except GivenUp:
-            return
+            if not self._run.stopped:
+                # Said together: whoever goes on with this run after a kill must not ask them in this worker's stead.
+                for item in (*self._given, *self._again):
+                    self._leaving += _completed(item, _unasked(item.asks))
+                self._run.give_up(self._leaving)
         finally:
             if self._session is not None:
                 self._run.end_session(self._session)
@@ -148,16 +157,14 @@ class Worker:
         if not item.asks:
             self._finish(item, [])
             return
+        self._given.append(item)
         session = self._ready()
         item.since = self._run.now()
         if isinstance(session, _Queueing):
             try:
                 session.submit(item.pixels)
             except ModelFailed as error:
-                self._given.append(item)
                 self._blame(session, error)
-                return
-        self._given.append(item)
 
     def _collect(self) -> None:
         session, item = self._ready(), self._given[0]
@@ -188,8 +195,7 @@ class Worker:
             for k, ask in enumerate(guilty.asks):
                 answers.append(self._single(ask, guilty.pixels[k : k + 1]))
         except GivenUp:
-            if not self._run.stopped:
-                self._run.keep(answers)
+            self._leaving = _completed(guilty, answers + _unasked(guilty.asks[len(answers) :]))
             raise
         self._finish(guilty, answers)
 
@@ -216,17 +222,26 @@ class Worker:
             raise GivenUp from error
 
     def _finish(self, item: _Given, answers: list[tuple[Ask, Outcome]]) -> None:
-        if len(answers) < len(item.batch):
-            known = {ask for ask, _ in answers}
-            unusable = Outcome(error="undecodable", media_error=True)
-            answers += [(ask, unusable) for ask in item.batch if ask not in known]
-        self._run.keep(answers)
+        self._run.keep(_completed(item, answers))
 
     def _ready(self) -> ModelSession:
         if self._session is None:
             self._session = self._run.start_session(again=self._started)
             self._started = True
         return self._session
+
+
+def _completed(item: _Given, answers: list[tuple[Ask, Outcome]]) -> list[tuple[Ask, Outcome]]:
+    """The answers of a batch, with those of its media that were no input."""
+    if len(answers) == len(item.batch):
+        return answers
+    known = {ask for ask, _ in answers}
+    unusable = Outcome(error="undecodable", media_error=True)
+    return answers + [(ask, unusable) for ask in item.batch if ask not in known]
+
+
+def _unasked(asks: Sequence[Ask]) -> list[tuple[Ask, Outcome]]:
+    return [(ask, Outcome(error="gave_up")) for ask in asks]
 
 
 def _outcomes(asks: Sequence[Ask], logits: NDArray[np.float32]) -> list[tuple[Ask, Outcome]]:

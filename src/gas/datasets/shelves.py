@@ -3,7 +3,8 @@
 A *shelf* is one file of equal slots, one a sample, for one target shape and one pass; a second file has one byte a slot
 that says whether it is filled. Ten models of one shape cost one decode and nine reads of some 20 microseconds. Several
 processes may use a folder at once: a slot's content depends on nothing but the medium, so the worst that a race can
-do is to write the same bytes twice.
+do is to write the same bytes twice. A shelf is made by one version of this project and of the decoders, and not read by
+another one: their pixels may differ.
 
 What is covered: kill -9 at any moment (the flag is set after the slot is written), a power cut (nothing is flushed to
 the disk, which would take longer than many a run: a shelf is emptied when the machine has been started anew), a full
@@ -34,10 +35,11 @@ from gas.media.target import Target, load_medium
 from gas.media.transforms import SHARING_CHAIN, SHARING_CHAIN_AUDIO, SHARING_CHAIN_VIDEO
 from gas.storage.blobs import BlobStore
 from gas.types import Modality, Sample
+from gas.versions import DECODERS, installed
 
 __all__ = ["RoundShelves"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _LOCKS: Final = 64
 _GOOD, _BAD = 1, 2
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -192,7 +194,8 @@ class RoundShelves:
             return known
 
     def _open(self, target: Target, robust: bool) -> _Shelf:
-        what = [_FORMAT, self._digest, str(target.modality), list(target.shape), target.dtype, target.rate]
+        made_by = [_FORMAT, installed(DECODERS)]
+        what = [*made_by, self._digest, str(target.modality), list(target.shape), target.dtype, target.rate]
         key = hashlib.sha256(json.dumps([*what, _CHAINS[target.modality] if robust else ""]).encode()).hexdigest()[:24]
         wanted = target.nbytes * len(self._slots)
         room = self._room(key, wanted)
@@ -202,10 +205,14 @@ class RoundShelves:
 
     def _room(self, key: str, wanted: int) -> int:
         """Bytes that a shelf may take, after old ones have made way."""
-        others = [path for path in self._folder.glob("*.slots") if path.stem != key]
-        sizes = {path: path.stat() for path in others}
+        sizes: dict[Path, os.stat_result] = {}
+        for path in self._folder.glob("*.slots"):
+            # Another process may be making room, too.
+            with contextlib.suppress(FileNotFoundError):
+                sizes[path] = path.stat()
+        sizes.pop(self._folder / f"{key}.slots", None)
         taken = sum(stat.st_blocks * 512 for stat in sizes.values())
-        for path in sorted(others, key=lambda path: sizes[path].st_mtime_ns):
+        for path in sorted(sizes, key=lambda path: sizes[path].st_mtime_ns):
             if taken + wanted <= self._max_bytes:
                 break
             if _remove_unused(path):
@@ -233,7 +240,7 @@ class _Shelf:
             opened.callback(os.close, self._slots)
             flags = os.open(path.with_suffix(".flags"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                # Nobody may cut off flags that another process has mapped already.
+                # Flags that another process has mapped are never cut off, not for a moment: it would be killed.
                 fcntl.flock(flags, fcntl.LOCK_EX)
                 _empty_after_a_power_cut(flags, path.with_suffix(".seal"))
                 # Written, and no hole: on a full disk, setting a flag in a hole would kill the process.
@@ -301,10 +308,16 @@ def _empty_after_a_power_cut(flags: int, seal: Path) -> None:
             return
     except (OSError, UnicodeDecodeError):
         pass
-    os.ftruncate(flags, 0)
+    there = os.fstat(flags).st_size
+    if os.pwrite(flags, bytes(there), 0) != there:
+        raise OSError(errno.ENOSPC, "The disk is full")
     aside = seal.with_suffix(f".seal{os.getpid()}-{threading.get_ident()}")
-    aside.write_text(boot, encoding="ascii")
-    aside.replace(seal)
+    try:
+        aside.write_text(boot, encoding="ascii")
+        aside.replace(seal)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _open_shared(path: Path) -> int:
