@@ -363,6 +363,33 @@ def test_the_metagraph_is_fetched_once_a_minute_and_again_for_a_newcomer(service
     asyncio.run(work())
 
 
+def test_strangers_share_one_look_at_a_slow_chain_and_nobody_known_waits_for_it(service: Service) -> None:
+    going = asyncio.Event()
+
+    async def slowly(netuid: int) -> Metagraph:
+        service.chain.calls += 1
+        began.set()
+        await going.wait()
+        service.clock.advance(10.0)
+        return Metagraph(netuid, 1, 0, (neuron(0, ANN.ss58_address, True),))
+
+    began = asyncio.Event()
+
+    async def work() -> None:
+        assert await service.cache.standing(ANN.ss58_address) is not None
+        service.clock.advance(5.0)
+        service.chain.metagraph = slowly  # type: ignore[method-assign]
+        strangers = [asyncio.create_task(service.cache.standing(f"stranger {k}")) for k in range(20)]
+        await began.wait()
+        async with asyncio.timeout(10):
+            assert await service.cache.standing(ANN.ss58_address) is not None
+        going.set()
+        assert await asyncio.gather(*strangers) == [None] * 20
+
+    asyncio.run(work())
+    assert service.chain.calls == 2
+
+
 def test_a_chain_that_is_down_is_bridged_for_an_hour_and_then_ours_to_answer_for(service: Service) -> None:
     async def work() -> None:
         service.chain.down = True

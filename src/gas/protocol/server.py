@@ -70,6 +70,9 @@ class SignedBody:
 class MetagraphCache:
     """Who is registered, refreshed now and then; one for a service.
 
+    Those who wait for the chain share one look. A signer that is known never waits for one that isn't: anybody can name
+    a hotkey, also one that was never registered.
+
     Args:
         chain: Where the metagraph comes from.
         netuid: Which subnet.
@@ -120,24 +123,34 @@ class MetagraphCache:
             await self._refresh(self._newcomer)
         return self.known(hotkey)
 
+    def _young(self, max_age: float) -> Metagraph | None:
+        if self._snapshot is not None and self._clock.monotonic() - self._tried < max_age:
+            return self._snapshot
+        return None
+
     def known(self, hotkey: str) -> Standing | None:
         """What the last snapshot says of a hotkey."""
         neuron = self._neurons.get(hotkey)
         return None if neuron is None else Standing(neuron.uid, neuron.stake, neuron.permit)
 
     async def _refresh(self, max_age: float) -> Metagraph:
+        if (young := self._young(max_age)) is not None:
+            return young
         async with self._lock:
-            now = self._clock.monotonic()
-            if self._snapshot is not None and now - self._tried < max_age:
-                return self._snapshot
-            self._tried = now
+            # Somebody else may have looked while this one waited.
+            if (young := self._young(max_age)) is not None:
+                return young
+            began = self._clock.monotonic()
             try:
                 snapshot = await self._chain.metagraph(self._netuid)
             except ChainError:
-                if self._snapshot is None or now - self._fetched > self._stale:
+                if self._snapshot is None or began - self._fetched > self._stale:
                     raise
                 return self._snapshot
-            self._snapshot, self._fetched = snapshot, now
+            finally:
+                # From its end: of a look that takes longer than ``max_age`` those who waited must have something, too.
+                self._tried = self._clock.monotonic()
+            self._snapshot, self._fetched = snapshot, began
             self._neurons = {neuron.hotkey: neuron for neuron in snapshot.neurons}
             return snapshot
 
