@@ -111,10 +111,16 @@ class Database:
         """
         from gas.storage.migrate import migrate
 
+        with self.write_connection() as connection:
+            migrate(connection, revision)
+
+    @contextmanager
+    def write_connection(self) -> Iterator[Connection]:
+        """A plain connection inside one write transaction, for schemas; nothing limits how long it waits."""
         with storage_failures(), self._writer.connect() as connection:
             options = {_WRITE_OPTION: "unlimited"}
             with connection.execution_options(**options).begin():
-                migrate(connection, revision)
+                yield connection
 
     @staticmethod
     def lock(session: Session, name: str) -> None:
