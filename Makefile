@@ -1,7 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; each sets up all that it needs.
 .PHONY: help demo test test-chain security lint bench lock clean install install-dev
 INSTALL_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# Many tests wait for processes of theirs: one more worker than the two cores of a small machine.
+PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 
 help:

@@ -123,34 +123,44 @@ def test_people_get_a_table_and_the_way_to_the_report(ground, gasbench):
     assert "Run folder" in gasbench.err
 
 
-def test_a_command_that_is_interrupted_says_so_and_goes_on_later_with_the_same_bytes(ground, gasbench, tmp_path):
-    model = mean_onnx(tmp_path / "slow.onnx", SHAPES["image"], 0.05, 127.0, "slow")
-    words = ["--image-model", model, "--dataset-config", ground / "sets.yaml", "--batch-size", "1", "--robustness", "0"]
-    undisturbed = gasbench.run(*words)["runs"][0]["metadata"]["run_id"]
-    places = ["--cache-dir", tmp_path / "cache", "--results-dir", tmp_path / "killed", "--processes", "1"]
-    command = [sys.executable, "-m", "gas.cli.gasbench", "run", *map(str, [*words, *places])]
+def interrupt(words, results):
+    """Runs the command until its journal has some lines, and sends what Ctrl-C sends: exit code, stderr, journal."""
+    command = [sys.executable, "-m", "gas.cli.gasbench", "run", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
-    journal = lambda: next((tmp_path / "killed").glob("*/answers-*.journal"), None)  # noqa: E731
+    found = None
     try:
         until = time.monotonic() + 60
-        while (found := journal()) is None or found.read_bytes().count(b"\n") < 6:
-            assert process.poll() is None, "the command ended before it could be killed"
+        while found is None or (found.exists() and found.read_bytes().count(b"\n") < 6):
+            found = found or next(results.glob("*/answers-*.journal"), None)
             assert time.monotonic() < until
             time.sleep(0.002)
     finally:
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 130
+    return process.returncode, err, found
+
+
+def test_a_command_that_is_interrupted_says_so_and_goes_on_later_with_the_same_bytes(ground, gasbench, tmp_path):
+    model = mean_onnx(tmp_path / "slow.onnx", SHAPES["image"], 0.05, 127.0, "slow")
+    words = ["--image-model", model, "--dataset-config", ground / "sets.yaml", "--batch-size", "1", "--robustness", "0"]
+    undisturbed = gasbench.run(*words)["runs"][0]["metadata"]["run_id"]
+    for attempt in range(5):
+        killed = tmp_path / f"killed-{attempt}"
+        places = ["--cache-dir", tmp_path / "cache", "--results-dir", killed, "--processes", "1"]
+        code, err, journal = interrupt([*words, *places], killed)
+        if code:
+            break
+        # On a busy machine it may be done before the signal comes.
+    assert code == 130
     assert "the same command goes on" in err
-    known = journal().read_bytes().count(b"\n")
-    assert 6 <= known < 50
-    assert not (journal().parent / "results.json").exists()
+    assert 6 <= journal.read_bytes().count(b"\n") < 50
+    assert not (journal.parent / "results.json").exists()
     out = gasbench("run", *words, *places)
     assert "Final score" in out
     assert "going on after" in gasbench.err
-    folders = [tmp_path / "results" / undisturbed, tmp_path / "killed" / undisturbed]
+    folders = [tmp_path / "results" / undisturbed, killed / undisturbed]
     assert len({(folder / "records.parquet").read_bytes() for folder in folders}) == 1
-    assert not list((tmp_path / "killed").glob("*/*.journal"))
+    assert not list(killed.glob("*/*.journal"))
 
 
 def test_without_a_registry_the_home_s_own_is_drawn_from(gasbench, ground):
