@@ -270,6 +270,10 @@ def test_the_short_way_is_taken_by_plain_jpegs_only() -> None:
     assert progressive is not None
     assert not progressive.one_scan
     assert plain_header(encoded(source, "JPEG", comment=b"hello", icc_profile=b"x" * 99)) is not None
+    plainly = encode_jpeg(picture(20, 30))
+    signed = plainly[:2] + b"\xff\xeb\x00\x0cJP\0\0\0\0\0\0\0\0" + plainly[2:]
+    assert plain_header(signed) == plain
+    assert np.array_equal(decode_image(signed), np.asarray(Image.open(io.BytesIO(signed))))
     for other in (
         encoded(source, "JPEG", exif=exif),
         encoded(source, "JPEG", xmp=b"<x:xmpmeta/>"),

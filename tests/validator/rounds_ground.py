@@ -101,6 +101,7 @@ class Ground:
         edits: EditSources | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         on_task: Callable[[str, str, float], None] | None = None,
+        obstacle: Callable[[], str | None] = lambda: None,
         **rules: object,
     ) -> ChallengeRounds:
         """The loop as after a start of the process."""
@@ -110,7 +111,7 @@ class Ground:
         client = SignedClient(key("vali"), http, self.clock, self.ids)
         return ChallengeRounds(
             self.asking, self.state, self.bank, client, self.clock, self.ids, whole, self.validator, seed=1,
-            edits=edits, on_task=on_task or (lambda *task: self.tasks.append(task)),
+            edits=edits, obstacle=obstacle, on_task=on_task or (lambda *task: self.tasks.append(task)),
         )  # fmt: skip
 
     def graph(self, block: int = 1) -> Metagraph:

@@ -47,6 +47,10 @@ REVEAL = 600.0
 START = 1_800_000_000.0
 
 
+def other_prints() -> MediaIndex:
+    return MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
+
+
 class House:
     """A validator with a store of its own."""
 
@@ -63,8 +67,8 @@ class House:
     def start(self) -> None:
         """As new processes would, from the database alone."""
         index, state = MediaIndex(), ServiceState(self.database, "sn34-generator", self.clock)
-        elsewhere = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
-        self.sales = DoubleSales(self.database, self.hotkey, elsewhere, state, self.clock)
+        elsewhere = other_prints()
+        self.sales = DoubleSales(self.database, self.hotkey, elsewhere, other_prints, state, self.clock)
         self.worker = Verifying(
             self.database, self.blobs, [PlainVerifier(index)], index, self.hotkey, self.clock, worker=self.hotkey,
             elsewhere=self.sales.refusal,
@@ -358,6 +362,113 @@ def test_each_medium_gets_one_line_whoever_is_killed(town: Town) -> None:
     assert (town.south.look().lines, town.south.look().lines) == (3, 0)
     with town.south.database.read() as session:
         assert [row.seq for row in session.query(PrintRow).order_by(PrintRow.seq)] == [1, 2, 3]
+
+
+def test_a_clock_that_is_set_back_breaks_no_log(town: Town) -> None:
+    town.north.buy("honest", png(1))
+    town.clock.advance(-120)
+    for seed in (2, 3, 4):
+        town.north.buy("honest", png(seed))
+    town.clock.advance(REVEAL + 121)
+    town.south.look()
+    assert lines(town.south, town.north) == [(number, True) for number in (1, 2, 3, 4)]
+
+
+def test_what_is_judged_after_a_long_stop_gets_its_line_too(town: Town) -> None:
+    for seed in (1, 2):
+        task, data = f"late{seed}", png(seed)
+        proof = town.proof("honest", data, town.north.hotkey)
+        deliver(
+            town.north.database, town.north.blobs, key("honest").ss58_address, task, data, town.clock.time(),
+            validator=town.north.hotkey, proof=proof,
+        )  # fmt: skip
+    town.clock.advance(7 * 3600)
+    for _ in range(2):
+        town.north.worker.step(most=1)
+        town.north.log.append()
+    assert len(lines(town.north, town.north)) == 2
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_withdrawn_does_not_depend_on_a_restart(town: Town, restarted: bool) -> None:
+    town.south.buy("seller", encode_jpeg(picture(1), 90))
+    town.clock.advance(2)
+    town.north.buy("seller", encode_jpeg(picture(1), 70))
+    town.north.look()
+    town.north.sales.settle()
+    # The other validator can't be reached for three days, and only then shows what it was.
+    town.clock.advance(3 * DAY)
+    if restarted:
+        town.north.start()
+    town.north.look()
+    town.north.sales.settle()
+    assert lines(town.north, town.south) == [(1, True)]
+    assert town.north.end("seller", "t1") == "verified"
+
+
+def showing(house: House, validator: str, medium: bytes, like: bytes, *, ago: float) -> PrintRow:
+    """A line of another validator that has come here: the seller's delivery of ``medium``, with a print of ``like``."""
+    now = int(house.clock.time() * 1000)
+    entry = Entry(
+        miner=key("seller").ss58_address, modality="image", sha256=sha256_hex(medium), asked_ms=now, delivered_ms=now,
+        proof=Proof.model_validate(house.town.proof("seller", medium, key(validator).ss58_address, ago=ago)),
+        hashes=(PrintLike.of(like),), nonce="ab" * 16,
+    )  # fmt: skip
+    house.clock.advance(1)
+    row = PrintRow(
+        validator=key(validator).ss58_address, log="cd" * 16, seq=1, at=now / 1000, seen_at=now / 1000,
+        opened_at=house.clock.time(), digest=sha256_hex(validator.encode()), entry=entry.model_dump(mode="json"),
+        miner=entry.miner, sha256=entry.sha256,
+    )  # fmt: skip
+    with house.database.write() as session:
+        session.add(row)
+    house.sales.settle()
+    return row
+
+
+@pytest.mark.parametrize("how", ["other_hashes", "signed_later", "forgotten"])
+def test_a_print_that_does_not_count_hides_none_that_does(town: Town, how: str) -> None:
+    sold, copy = png(1), encode_jpeg(picture(1), 80)
+    if how == "other_hashes":
+        showing(town.south, "liar", sold, png(9), ago=99)
+    elif how == "signed_later":
+        showing(town.south, "liar", png(8), copy, ago=-99)
+    else:
+        old = showing(town.south, "liar", png(8), copy, ago=99)
+        with town.south.database.write() as session:
+            session.delete(old)
+    showing(town.south, "north", sold, sold, ago=50)
+    assert town.south.buy("seller", copy) == "refused sold_elsewhere"
+
+
+def test_a_print_whose_delivery_was_signed_after_it_is_void(town: Town) -> None:
+    assert town.south.buy("honest", png(1)) == "verified"
+    liar = Liar(town)
+    liar.claims("thief", png(1), png(1), town.proof("thief", png(1), town.north.hotkey, ago=-3600))
+    found, end = after_the_lie(town, liar)
+    assert (found.opened, found.void, end) == (0, 1, "verified")
+
+
+def test_after_a_month_the_index_of_others_prints_is_made_anew_from_what_still_counts(town: Town) -> None:
+    showing(town.south, "liar", png(8), png(8), ago=0)
+    town.clock.advance(PRINT_SECONDS + 1)
+    prune_prints(town.south.database, town.south.hotkey, town.clock)
+    showing(town.south, "north", png(1), png(1), ago=50)
+    assert len(town.south.sales._elsewhere) == 1
+    assert town.south.buy("seller", encode_jpeg(picture(1), 80)) == "refused sold_elsewhere"
+
+
+def test_a_validator_that_shows_more_than_it_can_have_bought_is_left_out(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gas.validator.print_exchange._BYTES_A_DAY", 700)
+    liar = Liar(town)
+    liar.shown = True
+    for seed in range(3):
+        liar.claims("honest", png(seed), png(seed), town.proof("honest", png(seed), town.north.hotkey))
+    assert town.south.look().failed == {town.north.hotkey: "too_many_prints"}
+    with pytest.raises(ValueError, match="another modality"):
+        liar.entries[0].model_validate({**liar.entries[0].model_dump(), "words": "AAAA"})
 
 
 def lines(house: House, owner: House) -> list[tuple[int, bool]]:

@@ -136,8 +136,33 @@ def test_a_photo_and_a_mask_go_to_those_who_say_that_they_change_pictures_and_to
     (row,) = ground.rows(editor)
     kept = row.parameters
     assert (kept["source_sha256"], kept["mask_sha256"]) == (sha256_hex(form["image"]), sha256_hex(form["mask"]))
-    assert kept["source"]["licence"] == "CC0-1.0" and row.tier == 0 and row.state == "accepted"
+    assert kept["source"]["licence"] == "CC0-1.0" and row.tier in (0, 1, 2) and row.state == "accepted"
     assert {blobs.get(kept["source_sha256"]), blobs.get(kept["mask_sha256"])} == {form["image"], form["mask"]}
+
+
+def test_who_is_too_busy_to_change_a_photo_is_sent_the_very_same_again(ground: Ground, tmp_path: Path) -> None:
+    photos = Photos(*(encode_jpeg(photo(seed), 90) for seed in range(4)))
+    edits, kept, _ = sources(ground, tmp_path, photos)
+    editor = ground.miners[1]
+    del ground.miners[2]
+    told = {"miner_type": "GENERATOR", "hotkey": editor.hotkey, "modalities": ["image"], "services": {"mod_image": "x"}}
+    seen: list[dict[str, bytes]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method != "POST":
+            return httpx.Response(200, json=told)
+        seen.append(parts(request))
+        return httpx.Response(202, json={"task_id": f"t{len(seen)}"}) if len(seen) > 3 else httpx.Response(503)
+
+    editor.handle = answer  # type: ignore[method-assign]
+    for block in range(10, 60, 10):
+        ground.tick(block, ground.rounds(semisynthetic_share=1.0, edits=edits))
+        ground.clock.advance(3600)
+        kept.sweep()
+    assert all(form == seen[0] for form in seen[:4]) and seen[4] != seen[0]
+    rows = ground.rows(editor)
+    assert [row.state for row in rows] == ["untaken"] * 3 + ["accepted"] * 2
+    assert len({(row.tier, row.parameters["mask_sha256"]) for row in rows[:4]}) == 1
 
 
 @pytest.mark.parametrize(

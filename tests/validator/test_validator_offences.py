@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,6 +86,22 @@ def test_a_delivery_sent_for_many_unknown_tasks_counts_beyond_what_others_could_
     assert counted(hook) == {"unknown_task": 5}
 
 
+def test_what_comes_for_a_request_that_brought_no_task_id_is_forgiven(hook: Webhook) -> None:
+    with hook.ground.database.write() as session:
+        for number, reason in enumerate(["slow", "silent", "interrupted", "validator_offline"] * 6 + ["refused"]):
+            row = hook.task("one", f"asked-{number}")
+            row.state, row.prompt_id = "untaken" if reason[0] in "iv" else "failed", 1
+            row.reasons = [{"code": reason, "message": ""}]
+            session.add(row)
+
+    async def play() -> None:
+        for number in range(25):
+            assert code(await hook.send("one", f"late-{number}", b"medium %d" % number))[0] == 404
+
+    asyncio.run(play())
+    assert counted(hook) == {"unknown_task": 1}
+
+
 def test_endless_repeats_count_in_the_end(hook: Webhook) -> None:
     asyncio.run(hook.send("one", "t0", b"medium"))
     for _ in range(FREE_REPEATS + 7):
@@ -110,6 +127,31 @@ def test_nobody_else_spends_a_miners_reputation(hook: Webhook) -> None:
 
     asyncio.run(play())
     assert counted(hook) == {}
+
+
+def test_bodies_that_never_come_keep_no_flood_from_being_counted(hook: Webhook) -> None:
+    async def play() -> None:
+        never = asyncio.Event()
+
+        async def body(begun: asyncio.Event) -> AsyncIterator[bytes]:
+            yield b"j"
+            begun.set()
+            await never.wait()
+
+        hanging = []
+        for number in range(40):
+            begun = asyncio.Event()
+            hanging.append(asyncio.create_task(hook.send("one", f"slow-{number}", body(begun), signed=b"junk")))
+            await asyncio.wait([hanging[-1], asyncio.create_task(begun.wait())], return_when=asyncio.FIRST_COMPLETED)
+            hook.clock.advance(1)
+        for number in range(30):
+            await hook.send("two", f"none-{number}", b"junk")
+        never.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(play())
+    hook.clock.advance(60)
+    assert hook.offences.flush() == 30
 
 
 def test_what_was_counted_outlives_the_process_and_goes_after_a_day(hook: Webhook) -> None:

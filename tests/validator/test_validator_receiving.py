@@ -135,6 +135,23 @@ def test_when_the_disk_is_full_the_miner_may_come_again(hook: Webhook) -> None:
     assert asyncio.run(hook.send("one", "t0", b"medium")).status_code == 202
 
 
+def test_a_delivery_that_a_full_disk_made_late_is_taken_all_the_same(hook: Webhook) -> None:
+    hook.clock.advance(98)
+    hook.blobs.full = True
+    assert asyncio.run(hook.send("one", "t0", b"medium")).status_code == 503
+    hook.blobs.full = False
+    hook.clock.advance(4)
+    # The deadline is past, and is about to be moved.
+    assert code(asyncio.run(hook.send("one", "t0", b"medium"))) == (503, "not_ready")
+    assert code(asyncio.run(hook.send("two", "none", b"medium"))) == (404, "unknown_task")
+    assert hook.hindrance.settle() == 20
+    hook.challenges.expire()
+    hook.open_doors()
+    assert asyncio.run(hook.send("one", "t0", b"medium")).status_code == 202
+    hook.clock.advance(102)
+    assert code(asyncio.run(hook.send("one", "t1", b"medium"))) == (410, "too_late")
+
+
 def test_a_miner_that_gives_up_says_so_once(hook: Webhook) -> None:
     failure = b'{"error_message": "The \\u0000 GPU burned down."}'
     answer = asyncio.run(hook.send("one", "t0", failure, **{"task-status": "failed"}))

@@ -178,6 +178,52 @@ def test_a_generator_with_its_hands_full_and_a_full_backlog_are_left_alone(tmp_p
     assert report.skipped and len(miner.asked) == 2  # type: ignore[attr-defined]
 
 
+def test_while_nobody_could_deliver_nobody_is_asked(tmp_path: Path) -> None:
+    miner = Miner("one", 1)
+    ground = Ground(tmp_path, miner)
+    assert ground.tick(10, ground.rounds(obstacle=lambda: "The disk is nearly full.")).skipped  # type: ignore[attr-defined]
+    assert not miner.asked and not ground.rows()
+    ground.tick(11)
+    assert len(miner.asked) == 1
+
+
+def test_who_is_busy_for_what_pays_little_is_asked_the_very_same_again(tmp_path: Path) -> None:
+    picky, honest = Miner("picky", 1), Miner("honest", 2)
+    ground = Ground(tmp_path, picky, honest)
+
+    def choose(request: httpx.Request) -> httpx.Response:
+        best = picky.asked[-1][1]["parameters"] == {"resolution": "4K"}
+        return httpx.Response(202, json={"task_id": f"t{len(picky.asked)}"}) if best else httpx.Response(503)
+
+    picky.answer = choose
+    for block in range(10, 130, 10):
+        # Each of them as after a restart, and sometimes the miner can't even be asked what it makes.
+        picky.info = dead if block == 90 else None
+        ground.clock.advance(60)
+        ground.tick(block, ground.rounds(max_open=100))
+    first = next(at for at, row in enumerate(picky.asked) if row[1]["parameters"] != {"resolution": "4K"})
+    assert first < 5 and len(picky.asked) == 11
+    assert {str(asked) for asked in picky.asked[first:]} == {str(picky.asked[first])}
+    taken = {row.tier for row in ground.rows(honest) if row.state == "accepted"}
+    assert len(taken) > 1 and len([row for row in ground.rows(picky) if row.state == "accepted"]) == first
+
+
+def test_a_wish_that_was_taken_after_all_is_done_with(tmp_path: Path) -> None:
+    miner = Miner("one", 1, ("image", "video"))
+    ground = Ground(tmp_path, miner, modalities=(Modality.IMAGE, Modality.VIDEO))
+    for block in range(10, 130, 10):
+        miner.answer = (lambda _r: httpx.Response(503)) if block % 20 else None
+        ground.clock.advance(1)
+        ground.tick(block, ground.rounds(max_open=100))
+    wishes = {
+        state: Counter((row.modality, row.prompt, row.tier) for row in ground.rows() if row.state == state)
+        for state in ("accepted", "untaken")
+    }
+    # Of each modality one wish may still be owed.
+    assert wishes["accepted"].total() == 6 and (wishes["untaken"] - wishes["accepted"]).total() <= 3
+    assert len(wishes["accepted"]) > 2
+
+
 def test_without_prompts_the_round_waits_and_says_what_to_do(tmp_path: Path) -> None:
     ground = Ground(tmp_path, Miner("one", 1))
     ground.bank.remove([prompt.id for prompt in ground.bank.page()])

@@ -111,6 +111,37 @@ def test_media_that_fool_detectors_raise_the_reward_but_not_of_a_silent_generato
     assert silent.reward == silent.bonus == 0
 
 
+def test_what_was_withdrawn_after_all_earns_no_bonus_for_having_fooled(database) -> None:
+    with database.write() as session:
+        _run(session)
+        for miner in ("honest", "seller"):
+            for number in range(20):
+                sha = _challenge(session, miner, number, "verified")
+                session.flush()
+                session.add(JudgementRow(media_sha256=sha, run_id="run", fooled=number >= 10))
+        session.flush()
+        # The ten that fool were sold to another validator before.
+        sold = [f"t{number}" for number in range(10, 20)]
+        session.query(ChallengeRow).filter(ChallengeRow.miner == "seller", ChallengeRow.task_id.in_(sold)).update(
+            {"state": "refused", "reasons": [{"code": "sold_elsewhere"}]}
+        )
+    found = _reckoned(database, "honest", "seller")
+    assert (found["honest"].bonus, found["seller"].bonus) == (0.5, 0.0)
+
+
+def test_who_changes_photos_earns_what_the_drawn_tiers_are_worth(database) -> None:
+    changed = {"source_sha256": "0" * 64, "mask_sha256": "1" * 64}
+    with database.write() as session:
+        for number, tier in enumerate((0, 0, 1, 1, 2)):
+            _challenge(session, "plain", number, "verified", width=(1024, 2048, 4096)[tier])
+            _challenge(session, "editor", number, "verified", width=900)
+            session.flush()
+            session.query(ChallengeRow).filter(ChallengeRow.task_id == f"t{number}").update({"tier": tier})
+        session.query(ChallengeRow).filter(ChallengeRow.miner == "editor").update({"parameters": changed})
+    found = _reckoned(database, "plain", "editor")
+    assert found["editor"].reward == pytest.approx(found["plain"].reward) and found["plain"].reward > 5
+
+
 def test_history_moves_slowly_and_is_kept(database) -> None:
     with database.write() as session:
         assert fold_scores(session, {"a": 10.0}, now=1.0) == {"a": (0.0, pytest.approx(0.2))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -258,12 +259,72 @@ def test_a_store_that_fails_once_leaves_the_delivery_in_the_queue(database: Data
     assert _media(database) == {sha256_hex(data): "a"}
 
 
+def test_a_short_fault_of_ours_and_a_kill_over_another_medium_throw_no_honest_delivery_away(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    for number in range(8):
+        deliver(database, blobs, f"m{number}", "1", encode_png(picture(number)), NOW - 50 + number)
+
+    class Away(FolderBlobs):
+        away = True
+
+        def get(self, name: str) -> bytes:
+            if self.away:
+                raise StorageError("The disk is away.")
+            return super().get(name)
+
+    store = Away(blobs.root)
+    worker = _worker(database, store)
+    for _ in range(6):
+        with pytest.raises(StorageError):
+            worker.step()
+    store.away = False
+    assert {(row.attempts, row.claimed_by) for row in _rows(database).values()} == {(0, None)}
+    for _ in range(7):
+        # Whatever the first of them does to the worker, the three that wait behind it lose nothing.
+        with pytest.raises(Killed):
+            _worker(database, blobs, wrap=_dies, most_attempts=99).step()
+    while worker.step():
+        pass
+    states = {name: row.state for name, row in _rows(database).items()}
+    assert states.pop("m0/1") == "untaken" and set(states.values()) == {"verified"}
+
+
+def test_a_database_that_fails_while_a_claim_is_given_back_costs_no_attempt(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    deliver(database, blobs, "a", "1", encode_png(picture(1)), NOW - 5)
+
+    class Gone(Database):
+        gone = False
+
+        @contextmanager
+        def write(self):
+            if self.gone:
+                raise StorageError("The database is away.")
+            with super().write() as session:
+                yield session
+
+    class Away(FolderBlobs):
+        def get(self, name: str) -> bytes:
+            away.gone = True
+            raise StorageError("The disk is away.")
+
+    away = Gone(database.engine)
+    worker = _worker(away, Away(blobs.root))
+    for _ in range(7):
+        away.gone = False
+        with pytest.raises(StorageError, match="disk"):
+            worker.step()
+    assert [one.state.value for one in _worker(database, blobs).step()] == ["verified"]
+
+
 def test_a_medium_waits_for_an_earlier_delivery_that_another_worker_is_judging(
     database: Database, blobs: FolderBlobs
 ) -> None:
     deliver(database, blobs, "maker", "1", encode_png(picture(9)), NOW - 9)
     slow = _worker(database, blobs, name="slow")
-    (claim,) = slow._claim(1)
+    (claim,) = slow._claims.take(1)
     deliver(database, blobs, "thief", "1", encode_jpeg(picture(9), 60), NOW - 8)
     # No sleep: the fast worker's first wait is what lets the slow one finish.
     fast = _worker(database, blobs, name="fast")

@@ -16,6 +16,7 @@ from gas.protocol.server import EpistulaGate, MetagraphCache
 from gas.storage.blobs import FolderBlobs
 from gas.storage.tables import ChallengeRow
 from gas.validator.doors import Doors
+from gas.validator.hindrance import Hindrance, Space
 from gas.validator.offences import Offences
 from gas.validator.receiving import CALLBACK_PATH, ReceivingCounts, create_spool_app
 
@@ -69,13 +70,20 @@ class Webhook:
         """As a new process would, from the database alone."""
         cache = MetagraphCache(self.chain, 1, self.clock)  # type: ignore[arg-type]
         gate = EpistulaGate(self.ground.validator, cache, self.clock, ReplayGuard())
-        doors = Doors(self.challenges, self.clock, uploads=4)
+        doors = self.doors = Doors(self.challenges, self.clock, uploads=4)
+        self.hindrance = Hindrance(self.challenges, Space(self.folder, 0, self.clock), self.clock)
         self.offences = Offences(self.ground.database, self.ground.validator, self.clock, max_bytes=3 << 20)
         app = create_spool_app(
             self.challenges, doors, self.blobs, gate, self.clock,
             folder=self.folder / "incoming", max_bytes=3 << 20, counts=self.counts, offences=self.offences,
+            hindrance=self.hindrance,
         )  # fmt: skip
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://vali")
+
+    def open_doors(self) -> None:
+        """Tell the doors of every open task, as the service does."""
+        for (miner, task), deadline in self.challenges.open_tasks().items():
+            self.doors.opened(miner, task, deadline)
 
     async def send(
         self, name: str, task: str, body: bytes | AsyncIterator[bytes], *, signed: bytes | None = None, **headers: str

@@ -11,6 +11,8 @@ import pytest
 from gas.clock import SystemClock
 from gas.errors import MediaRejected
 from gas.media import guard as guard_module
+from gas.media.image import decode_image, encode_jpeg
+from gas.media.jpeg import Scratch
 from gas.media.limits import MediaLimits
 from gas.types import Modality
 from gas.verification.base import Asked
@@ -56,6 +58,21 @@ def test_the_child_says_what_this_process_would_say(examiner, authority, sign, m
     assert np.array_equal(there.prints[0].segments.hashes, here.prints[0].segments.hashes)
     assert np.array_equal(there.prints[0].segments.places, here.prints[0].segments.places)
     assert np.array_equal(there.pictures[0], here.pictures[0])
+
+
+def test_pictures_that_share_the_room_for_their_pixels_are_measured_as_alone():
+    rng = np.random.default_rng(5)
+    sizes = ((160, 200), (96, 96), (300, 150), (160, 200))
+    pictures = [encode_jpeg(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    sharing = MediumDecoder(LIMITS, Scratch())
+    shown = sharing.decode(pictures[0], Modality.IMAGE, look=2**20).pictures[0]
+    for data in pictures:
+        there, alone = sharing.decode(data, Modality.IMAGE), MediumDecoder(LIMITS).decode(data, Modality.IMAGE)
+        assert (there.size, there.pixels) == (alone.size, alone.pixels)
+        assert np.array_equal(there.prints[0].hashes, alone.prints[0].hashes)
+        assert np.array_equal(there.prints[0].segments.places, alone.prints[0].segments.places)
+    # A picture that somebody will look at lies in none of the shared room.
+    assert np.array_equal(shown, decode_image(pictures[0]))
 
 
 def test_broken_boxes_of_credentials_are_refused_and_the_child_lives_on(examiner, sign, make):

@@ -49,7 +49,7 @@ _LOW: Final = 16
 _SIDE: Final = 64
 _MULTIPLIER: Final = 0x9E3779B97F4A7C15
 _BLOCK: Final = 1 << 16
-_STRETCH: Final = 1 << 12
+_STRETCH: Final = 1 << 14
 
 
 def pixel_sha256(rgb: RGB) -> str:

@@ -130,7 +130,7 @@ def probe_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> tuple[int,
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
+def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS, scratch: Scratch | None = None) -> RGB:
     """Decode a picture from anywhere.
 
     The EXIF rotation is applied, alpha dropped (not blended), 16 bit reduced to its high byte, CMYK, palettes
@@ -139,6 +139,7 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
     Args:
         data: An encoded JPEG, PNG, WebP, GIF or BMP; hostile until proven otherwise.
         limits: What the picture may cost.
+        scratch: Room for the pixels, for who is done with them before the next picture.
 
     Returns:
         uint8, (height, width, 3), RGB, contiguous and writable.
@@ -147,7 +148,7 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> RGB:
         MediaRejected: ``unsupported`` (no such format), ``too_large`` (found before decoding), ``undecodable``
             (broken, truncated, empty) or ``too_much_memory``.
     """
-    pixels = _decode(data, limits)
+    pixels = _decode(data, limits, scratch=scratch)
     return pixels if pixels.flags.c_contiguous and pixels.flags.writeable else np.array(pixels, order="C")
 
 

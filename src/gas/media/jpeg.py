@@ -14,9 +14,9 @@ from gas.errors import MediaRejected
 
 __all__ = ["JpegHeader", "Scratch", "count_scans", "decode_jpeg", "plain_header"]
 
-# Tables, comments, JFIF, colour profiles and Adobe's colour transform, but not the two in which a rotation hides.
-_PLAIN: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, 0xE0, 0xE2, 0xEE})
-
+# Tables, comments, JFIF, colour profiles, content credentials and Adobe's colour transform, but not the two in which a
+# rotation hides.
+_PLAIN: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, 0xE0, 0xE2, 0xEB, 0xEE})
 
 _MOST_ROOM: Final = 16 * 2**20
 

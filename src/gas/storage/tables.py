@@ -63,7 +63,9 @@ class SubmissionRow(Base):
     """One package of one hotkey, through its life.
 
     ``reasons`` is a list of :meth:`gas.errors.Reason.as_dict`; ``attempts`` counts the starts of its jobs. ``push_id``
-    and ``push_modalities`` (names with commas between) say with which others it was pushed; None when alone.
+    and ``push_modalities`` (names with commas between) say with which others it was pushed; None when alone. ``scans``
+    counts how often its static checks were begun. ``earlier_exams`` and ``earlier_uncommitted`` count pushes of the same
+    content in the same round whose rows this one has replaced: those that were examined, and those never committed.
     """
 
     __tablename__ = "submissions"
@@ -93,6 +95,9 @@ class SubmissionRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     push_id: Mapped[str | None] = mapped_column(String(32))
     push_modalities: Mapped[str | None] = mapped_column(String(64))
+    scans: Mapped[int] = mapped_column(default=0, server_default="0")
+    earlier_exams: Mapped[int] = mapped_column(default=0, server_default="0")
+    earlier_uncommitted: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class SketchRow(Base):
@@ -171,6 +176,7 @@ class ChallengeRow(Base):
         Index("ix_challenges_miner_created", "miner", "created_at"),
         Index("ix_challenges_state_deadline", "state", "deadline"),
         Index("ix_challenges_state_delivered", "state", "delivered_at"),
+        Index("ix_challenges_state_settled", "state", "settled_at"),
     )
 
     validator: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -315,6 +321,7 @@ class PrintRow(Base):
     __tablename__ = "prints"
     __table_args__ = (
         Index("ix_prints_sha256", "sha256"),
+        Index("ix_prints_digest", "digest"),
         Index("ix_prints_opened_at", "opened_at"),
         Index("ix_prints_validator_seen_at", "validator", "seen_at"),
     )

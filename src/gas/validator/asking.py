@@ -14,8 +14,9 @@ from gas.clock import Clock
 from gas.errors import Reason
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow
-from gas.types import Modality
+from gas.types import Hotkey, Modality
 from gas.validator.ground import ServiceState
+from gas.validator.owed import Wish, owed_wishes
 from gas.validator.tasks import OPEN_STATES, ChallengeState
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Ask:
         miner: Hotkey.
         uid: Its slot.
         modality: What is asked for.
-        tier: Index into :data:`gas.scoring.generators.TIERS`.
+        tier: The one that is paid, an index into :data:`gas.scoring.generators.TIERS`.
         prompt: What the medium should show; empty when the miner could not even be asked what it makes.
         prompt_id: The bank's.
         parameters: As they are sent.
@@ -102,6 +103,11 @@ class Asking:
                 .group_by(ChallengeRow.miner)
             )
             return dict(opened.tuples().all()), dict(recent.tuples().all())
+
+    def owed(self, miners: Collection[Hotkey], since: float) -> dict[tuple[Hotkey, str], Wish]:
+        """See :func:`gas.validator.owed.owed_wishes`."""
+        with self._database.read() as session:
+            return owed_wishes(session, self._validator, miners, since)
 
     def backlog(self) -> int:
         """Deliveries that wait for their verification."""

@@ -14,6 +14,9 @@ another miner                          its digest was here before our medium was
                                        validator and miner can claim afterwards to have been first
 =====================================  =================================================================
 
+Every print that is like a medium is looked at, not the nearest alone: nobody hides another's print behind one of its
+own that doesn't count.
+
 Cuts and mirror images are known by the segments of their pictures, of one miner only: segments are what a validator
 could make up most easily, and nobody's word costs another miner its pay that is not backed by nearly the same hash.
 
@@ -24,9 +27,10 @@ as they pass, and receives media of that miner itself, can claim a near copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -60,6 +64,7 @@ _OWN_SECONDS: Final = 2 * 86_400.0
 _CURSOR: Final = "prints"
 _OVERLAP: Final = 10.0
 _PAGE: Final = 200
+_AT_A_TIME: Final = 500
 _EVER: Final = float("inf")
 
 
@@ -89,8 +94,10 @@ class DoubleSales:
     Args:
         database: Challenges, media and prints.
         validator: Our hotkey.
-        elsewhere: Index of the others' prints, made for :data:`SAME_MINER_BITS` and :data:`AGREEING`; written here
-            only.
+        elsewhere: Index of the others' prints, made for :data:`SAME_MINER_BITS` and :data:`AGREEING`; written and
+            closed here only.
+        renew: Makes an empty index in its place, when it has been closed: an index forgets nothing, so that it is made
+            anew as often as prints are forgotten.
         state: What is found again after a restart.
         clock: The time.
         reveal_seconds: From a digest of our own prints to its entry.
@@ -101,6 +108,7 @@ class DoubleSales:
         database: Database,
         validator: str,
         elsewhere: MediaIndex,
+        renew: Callable[[], MediaIndex],
         state: ServiceState,
         clock: Clock,
         *,
@@ -108,13 +116,20 @@ class DoubleSales:
     ) -> None:
         self._database = database
         self._validator = validator
-        self._elsewhere = elsewhere
+        self._elsewhere, self._renew = elsewhere, renew
+        self._lock = threading.Lock()
         # Of our own prints; small, because only what may still be withdrawn is compared.
         self._own = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
-        self._own_until = self._own_since = clock.time() - _OWN_SECONDS
+        self._own_since, self._own_seq = clock.time() - _OWN_SECONDS, 0
         self._state = state
         self._clock = clock
         self._reveal = reveal_seconds
+
+    def close(self) -> None:
+        """Give the indexes back."""
+        with self._lock:
+            self._elsewhere.close()
+        self._own.close()
 
     def refusal(self, session: Session, row: ChallengeRow, sha256: str, facts: Mapping[str, Any]) -> Reason | None:
         """Why a medium that is in order otherwise was sold elsewhere before; None when it was not.
@@ -138,7 +153,7 @@ class DoubleSales:
             gas.errors.StorageError: The database or the index fails; call again later.
         """
         self._learn_own()
-        known = self._state.get(_CURSOR)
+        known = self._renewed(self._state.get(_CURSOR))
         # An index that was lost is filled again; to settle a print twice changes nothing.
         at = float(known.get("opened_at", 0.0)) - _OVERLAP if len(self._elsewhere) else -1.0
         key: tuple[str, str, int] = ("", "", 0)
@@ -159,44 +174,63 @@ class DoubleSales:
                 last = rows[-1]
                 at, key = last.opened_at or at, (last.validator, last.log, last.seq)
                 if at > float(known.get("opened_at", 0.0)):
-                    known = {"opened_at": at}
+                    known = {**known, "opened_at": at}
                     self._state.put(_CURSOR, known)
             if len(rows) < _PAGE:
                 return withdrawn
+
+    def _renewed(self, known: dict[str, Any]) -> dict[str, Any]:
+        """The place where the last call ended; the beginning, with a new index, when half of the old one is history."""
+        now = self._clock.time()
+        since = float(known.get("since", now))
+        if now - since < PRINT_SECONDS:
+            return {**known, "since": since}
+        with self._lock:
+            self._elsewhere.close()
+            self._elsewhere = self._renew()
+        known = {"since": now}
+        self._state.put(_CURSOR, known)
+        return known
 
     def _settle(self, row: PrintRow) -> list[Withdrawn]:
         try:
             seen = Entry.model_validate(row.entry).seen()
         except IntegrityError:
             return []
-        self._elsewhere.add(seen)
+        # By the line and not by the medium: who claims another's bytes with hashes of its own must not be in the way.
+        with self._lock:
+            self._elsewhere.add(replace(seen, sha256=row.digest))
         apart = {seen.sha256: 0}
-        match = self._own.copy_of(seen) if seen.frames or len(seen.words) else None
-        if match is not None:
+        for match in self._own.near_copies_of(seen) if seen.frames or len(seen.words) else ():
             apart.setdefault(match.sha256, _distance(match))
         return self._database.transact(lambda session: self._withdraw(session, row, apart))
 
     def _learn_own(self) -> None:
-        """Take our own new prints into their index, which is begun anew before it gets large."""
+        """Take our own new prints into their index, which is begun anew before it gets large.
+
+        What is too old to be compared may still be in it; :meth:`_withdraw` passes over that, so that a restart changes
+        no verdict.
+        """
         since = self._clock.time() - _OWN_SECONDS
         if since - self._own_since > _OWN_SECONDS:
             self._own.close()
             self._own = MediaIndex(near_bits=SAME_MINER_BITS, agreeing=AGREEING)
-            self._own_until = self._own_since = since
+            self._own_since, self._own_seq = since, 0
         with self._database.read() as session:
             rows = session.scalars(
                 select(PrintRow)
                 .where(
                     PrintRow.validator == self._validator,
-                    PrintRow.at >= self._own_until,
+                    PrintRow.at >= self._own_since,
+                    PrintRow.seq > self._own_seq,
                     PrintRow.sha256.is_not(None),
                 )
-                .order_by(PrintRow.at)
+                .order_by(PrintRow.seq)
             ).all()
         for row in rows:
             with suppress(IntegrityError):
                 self._own.add(Entry.model_validate(row.entry).seen())
-            self._own_until = row.at
+            self._own_seq = row.seq
 
     def _withdraw(self, session: Session, row: PrintRow, apart: Mapping[str, int]) -> list[Withdrawn]:
         done = []
@@ -212,6 +246,8 @@ class DoubleSales:
             if line is None and (challenge.delivered_at or 0.0) < self._clock.time() - PRINT_SECONDS:
                 # When our print of it was shown is forgotten.
                 continue
+            if apart[medium.sha256] and line is not None and line.at < self._clock.time() - _OWN_SECONDS:
+                continue
             sale = _sale(challenge, medium.sha256, _EVER if line is None else line.at + self._reveal)
             if not self._counts(row, sale, apart[medium.sha256]):
                 continue
@@ -221,16 +257,17 @@ class DoubleSales:
         return done
 
     def _prints_like(self, session: Session, sha256: str, facts: Mapping[str, Any]) -> Iterator[tuple[PrintRow, int]]:
-        apart = {sha256: 0}
-        try:
-            match = self._elsewhere.copy_of(Seen.from_facts(sha256, {**facts, "owner": ""}))
-        except IntegrityError:
-            match = None
-        if match is not None:
-            apart.setdefault(match.sha256, _distance(match))
-        others = (PrintRow.sha256.in_(apart), PrintRow.validator != self._validator)
-        for row in session.scalars(select(PrintRow).where(*others).order_by(PrintRow.seen_at)):
-            yield row, apart[row.sha256 or ""]
+        others = select(PrintRow).where(PrintRow.validator != self._validator, PrintRow.sha256.is_not(None))
+        for row in session.scalars(others.where(PrintRow.sha256 == sha256).order_by(PrintRow.seen_at)):
+            yield row, 0
+        with suppress(IntegrityError):
+            medium = Seen.from_facts(sha256, {**facts, "owner": ""})
+            with self._lock:
+                apart = {match.sha256: _distance(match) for match in self._elsewhere.near_copies_of(medium)}
+            names = list(apart)
+            for at in range(0, len(names), _AT_A_TIME):
+                for row in session.scalars(others.where(PrintRow.digest.in_(names[at : at + _AT_A_TIME]))):
+                    yield row, apart[row.digest]
 
     def _counts(self, row: PrintRow, sale: _Sale, distance: int) -> bool:
         """The rule of this module."""

@@ -10,16 +10,18 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from gas.clock import Clock
+from gas.errors import StorageError
 from gas.storage.blobs import BlobStore, sha256_hex
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow
 from gas.validator.ground import ServiceState
+from gas.validator.owed import OWED_SECONDS
 from gas.validator.store import HERE
-from gas.validator.tasks import OPEN_STATES
+from gas.validator.tasks import OPEN_STATES, ChallengeState
 
 __all__ = ["EditBlobs", "sent_along"]
 
@@ -59,8 +61,22 @@ class EditBlobs:
                 self._blobs.put(part)
         return names
 
+    def get(self, names: Sequence[str]) -> tuple[bytes, bytes] | None:
+        """A picture and its mask once more; None when one of them is gone.
+
+        Raises:
+            gas.errors.StorageError: They can't be read.
+        """
+        try:
+            picture, mask = (self._blobs.get(name) for name in names)
+        except StorageError as error:
+            if error.error_code in ("blob_missing", "blob_damaged"):
+                return None
+            raise
+        return picture, mask
+
     def sweep(self) -> int:
-        """Delete what no open challenge and no medium names any more; returns how many.
+        """Delete what no challenge that is open or asked again and no medium names any more; returns how many.
 
         Raises:
             gas.errors.StorageError: The database or the blobs fail.
@@ -72,7 +88,7 @@ class EditBlobs:
                 return 0
             with self._database.read() as session:
                 # In this order: a challenge that is settled in between has its medium by then.
-                old -= sent_along(session)
+                old -= sent_along(session) | _owed(session, self._clock.time() - OWED_SECONDS)
                 masks = MediumRow.mask_sha256
                 named = set(session.scalars(select(masks).where(masks.in_(old), MediumRow.state.in_(HERE))))
             for name in old - named:
@@ -89,8 +105,15 @@ class EditBlobs:
 
 def sent_along(session: Session) -> set[str]:
     """Names of the pictures and masks of challenges that have not ended."""
+    return _named(session, ChallengeRow.state.in_([state.value for state in OPEN_STATES]))
+
+
+def _owed(session: Session, since: float) -> set[str]:
+    """The same of challenges that were not taken, and may be asked again."""
+    return _named(session, ChallengeRow.state == ChallengeState.UNTAKEN.value, ChallengeRow.created_at >= since)
+
+
+def _named(session: Session, *which: ColumnElement[bool]) -> set[str]:
     source, mask = (ChallengeRow.parameters[name].as_string() for name in ("source_sha256", "mask_sha256"))
-    rows = session.execute(
-        select(source, mask).where(ChallengeRow.state.in_([state.value for state in OPEN_STATES]), source.is_not(None))
-    ).tuples()
+    rows = session.execute(select(source, mask).where(*which, source.is_not(None))).tuples()
     return {name for row in rows for name in row if name}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from gas.datasets.store import DataStore
 from gas.errors import GasError, MediaRejected, StorageError
 from gas.media.image import RGB, decode_image, encode_png
 from gas.media.masks import Mask, encode_mask
-from gas.scoring.generators import image_tier
 from gas.types import MediaType, Modality
 from gas.validator.edit_blobs import EditBlobs
 from gas.verification.edits import inner_box
@@ -48,7 +47,6 @@ class EditSource:
         mask: PNG of the same size, white where it is to change.
         image_sha256: Of the PNG; its name among the blobs.
         mask_sha256: The same of the mask.
-        tier: Of the picture, an index into :data:`gas.scoring.generators.TIERS`.
         origin: ``dataset``, ``sha256`` and ``licence`` of the photo.
     """
 
@@ -56,7 +54,6 @@ class EditSource:
     mask: bytes = field(repr=False)
     image_sha256: str
     mask_sha256: str
-    tier: int
     origin: dict[str, str]
 
     def parameters(self) -> dict[str, Any]:
@@ -100,9 +97,21 @@ class EditSources:
             image, drawn = encode_png(rgb), encode_mask(mask)
             origin = {"dataset": item.dataset, "sha256": item.sha256, "licence": item.licence}
             source, region = self._blobs.put([image, drawn])
-            tier = image_tier(rgb.shape[1], rgb.shape[0])
-            return EditSource(image, drawn, source, region, tier, origin)
+            return EditSource(image, drawn, source, region, origin)
         return None
+
+    def again(self, parameters: Mapping[str, Any]) -> EditSource | None:
+        """The picture and mask of an earlier challenge; None where they are gone.
+
+        Args:
+            parameters: What :meth:`EditSource.parameters` gave.
+
+        Raises:
+            gas.errors.StorageError: The blobs can't be read.
+        """
+        source, region = str(parameters["source_sha256"]), str(parameters["mask_sha256"])
+        parts = self._blobs.get([source, region])
+        return EditSource(*parts, source, region, dict(parameters["source"])) if parts is not None else None
 
     def _photos(self, rng: np.random.Generator) -> Sequence[Item]:
         now = self._clock.monotonic()

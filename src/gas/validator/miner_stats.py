@@ -15,7 +15,7 @@ from gas.scoring.generators import TIERS
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow
 from gas.types import Modality
-from gas.validator.tallies import DAY, ENDED, delivered_tier, judged_media, requested_tier
+from gas.validator.tallies import DAY, ENDED, judged_media, paid_medium
 from gas.validator.tasks import ChallengeState
 
 __all__ = ["Latency", "MinerStats", "miner_stats"]
@@ -131,8 +131,9 @@ def _stats(hotkey: str, rows: list[Any]) -> MinerStats:
         names = TIERS[modality]
         if len(names) > 1 and row.width is not None:
             counts = tiers.setdefault(modality.value, {"requested": Counter(), "delivered": Counter()})
-            counts["requested"][names[requested_tier(modality, row.tier, row.parameters)]] += 1
-            counts["delivered"][names[delivered_tier(modality, row.width, row.height, row.held)]] += 1
+            paid = paid_medium(modality, row.tier, row.parameters, row.width, row.height, row.held)
+            counts["requested"][names[paid.requested]] += 1
+            counts["delivered"][names[paid.delivered]] += 1
     ended = sum(states[state.value] for state in ENDED)
     verified = states[ChallengeState.VERIFIED.value]
     return MinerStats(

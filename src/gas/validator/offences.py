@@ -20,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +36,7 @@ from gas.protocol.epistula import Claim, ReplayGuard, check_body
 from gas.protocol.server import read_body
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, ServiceStateRow
+from gas.validator.tasks import ChallengeState
 
 __all__ = ["ALLOWED_OFFENCES", "FREE_COPIES", "FREE_REPEATS", "KINDS", "Offences", "offences_of"]
 
@@ -50,6 +53,9 @@ _UNKNOWN: Final = "unknown_task"
 KINDS: Final = (_UNKNOWN, "already_delivered")
 """Codes of refusals that may be offences; the third kind is ``repeats``."""
 
+_NO_ID: Final = ("silent", "slow", "interrupted", "validator_offline", "our_fault")
+"""Why a request came to nothing of which the miner may have made a task."""
+
 _SERVICE: Final = "sn34-validator"
 _HOUR: Final = 3600
 _DAY: Final = 86_400.0
@@ -57,8 +63,10 @@ _HOLD_SECONDS: Final = 30.0
 _MOST_NOTES: Final = 50_000
 _MOST_OF_ONE: Final = 4_096
 _AT_A_TIME: Final = 500
-_PROOFS_AT_ONCE: Final = 4
+_PROOFS_AT_ONCE: Final = 16
 _PROOF_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 0.5
+_LEAST_BYTES_A_SECOND: Final = 64 << 10
 _PROOF_BYTES_A_SECOND: Final = 8 << 20
 
 
@@ -71,6 +79,19 @@ class _Note:
     last: float
     count: int = 1
     charged: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A body that is read for a proof."""
+
+    scope: asyncio.Timeout
+    since: float
+    size: int = 0
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it has had its chance, and makes less of it than a line of 0.5 Mbit/s would."""
+        return now - self.since >= max(_PATIENCE_SECONDS, self.size / _LEAST_BYTES_A_SECOND)
 
 
 class Offences:
@@ -90,7 +111,7 @@ class Offences:
         self._max_bytes = max_bytes
         # Of its own: what is read here must not use up the UUID of the delivery that somebody has copied.
         self._guard = ReplayGuard()
-        self._places = asyncio.Semaphore(_PROOFS_AT_ONCE)
+        self._readings: list[_Reading] = []
         self._bytes_left = float(max_bytes)
         self._filled = clock.monotonic()
         self._notes: dict[str, dict[tuple[str, str], _Note]] = {}
@@ -105,7 +126,8 @@ class Offences:
     async def attribute(self, request: Request, claim: Claim, task_id: str, kind: str) -> None:
         """Read the body of a delivery that is refused and, when its signature holds, note it.
 
-        Does nothing when too much is being read for proofs already: nobody can keep us busy with it.
+        Does nothing when too much is being read for proofs already: nobody can keep us busy with it. Bodies that hardly
+        come give way: nobody can keep others from being counted with them, either.
 
         Args:
             request: Its body unread.
@@ -113,20 +135,25 @@ class Offences:
             task_id: By its header, which no signature covers.
             kind: One of :data:`KINDS`; others are not noted.
         """
-        if kind not in KINDS or self._places.locked() or not self._has_bytes():
+        if kind not in KINDS or not self._has_bytes() or not self._has_place():
             return
-        async with self._places:
-            digest = hashlib.sha256()
-            try:
-                async with asyncio.timeout(_PROOF_SECONDS):
-                    async for chunk in read_body(request, limit=self._max_bytes):
-                        self._bytes_left -= len(chunk)
-                        if self._bytes_left <= 0:
-                            return
-                        digest.update(chunk)
-                check_body(claim, digest.hexdigest(), now_ms=int(self._clock.time() * 1000), guard=self._guard)
-            except (TimeoutError, RequestRefused):
-                return
+        digest = hashlib.sha256()
+        reading = _Reading(asyncio.timeout(_PROOF_SECONDS), self._clock.monotonic())
+        self._readings.append(reading)
+        try:
+            async with reading.scope:
+                async for chunk in read_body(request, limit=self._max_bytes):
+                    self._bytes_left -= len(chunk)
+                    if self._bytes_left <= 0:
+                        return
+                    reading.size += len(chunk)
+                    digest.update(chunk)
+            check_body(claim, digest.hexdigest(), now_ms=int(self._clock.time() * 1000), guard=self._guard)
+        except (TimeoutError, RequestRefused):
+            return
+        finally:
+            if reading in self._readings:
+                self._readings.remove(reading)
         self.note(claim.hotkey, task_id, digest.hexdigest(), kind)
 
     def note(self, miner: str, task_id: str, sha256: str, kind: str) -> None:
@@ -173,6 +200,21 @@ class Offences:
                 note.charged += more
             self._forget(now)
         return sum(sum(kinds.values()) for kinds in new.values())
+
+    def _has_place(self) -> bool:
+        """Whether one more body may be read now; the slowest makes room for it."""
+        if len(self._readings) < _PROOFS_AT_ONCE:
+            return True
+        now = self._clock.monotonic()
+        slow = [reading for reading in self._readings if reading.is_slow(now)]
+        if not slow:
+            return False
+        last = min(slow, key=lambda reading: reading.size / (now - reading.since))
+        self._readings.remove(last)
+        # It may be ending by itself at this very moment.
+        with suppress(RuntimeError):
+            last.scope.reschedule(asyncio.get_running_loop().time())
+        return True
 
     def _has_bytes(self) -> bool:
         now = self._clock.monotonic()
@@ -227,6 +269,9 @@ class Offences:
 def offences_of(session: Session, validator: str, *, now: float) -> dict[str, dict[str, int]]:
     """Offences of the last 24 hours by hotkey and kind; the oldest hour counts whole.
 
+    A request that left and brought back no task id may have become a task all the same, of which only the miner knows:
+    for each of them one delivery for an unknown task is forgiven.
+
     Args:
         session: Read session.
         validator: Against whom.
@@ -242,7 +287,25 @@ def offences_of(session: Session, validator: str, *, now: float) -> dict[str, di
             mine = found.setdefault(miner, {})
             for kind, count in kinds.items():
                 mine[kind] = mine.get(kind, 0) + int(count)
+    for miner, asked in _without_id(
+        session, validator, [m for m in found if _UNKNOWN in found[m]], first * _HOUR
+    ).items():
+        found[miner][_UNKNOWN] = max(0, found[miner][_UNKNOWN] - asked)
     return found
+
+
+def _without_id(session: Session, validator: str, miners: Sequence[str], since: float) -> Counter[str]:
+    """How many requests to each miner may have become a task under an id that never came, or that we let go."""
+    rows = session.execute(
+        select(ChallengeRow.miner, ChallengeRow.reasons).where(
+            ChallengeRow.validator == validator,
+            ChallengeRow.miner.in_(miners),
+            ChallengeRow.created_at >= since,
+            ChallengeRow.state.in_((ChallengeState.FAILED.value, ChallengeState.UNTAKEN.value)),
+            ChallengeRow.prompt_id.is_not(None),
+        )
+    ).tuples()
+    return Counter(miner for miner, reasons in rows if any(reason.get("code") in _NO_ID for reason in reasons))
 
 
 def _cost(count: int) -> int:

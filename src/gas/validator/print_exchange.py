@@ -32,7 +32,10 @@ __all__ = ["Fetched", "Peer", "PrintExchange", "peers_of"]
 
 _DAY: Final = 86_400.0
 _MOST_PAGES: Final = 10
-_MOST_A_DAY: Final = 50_000
+_MOST_A_DAY: Final = 30_000
+"""Lines of one validator; it asks at most 32 generators in each of three modalities every five minutes."""
+_BYTES_A_DAY: Final = 32 << 20
+"""Of the entries of one validator, after twice as much at once; a picture's takes some 2 kB."""
 _MOST_PEERS: Final = 64
 _AT_ONCE: Final = 4
 _PAGE_SECONDS: Final = 10.0
@@ -120,6 +123,7 @@ class PrintExchange:
         self._local = local
         self._reveal = reveal_seconds
         self._log = structlog.get_logger("gas.validator")
+        self._allowances: dict[str, tuple[float, float]] = {}
 
     async def look(self, graph: Metagraph) -> Fetched:
         """Fetch what is new from every peer; one that fails or lies is left out this time.
@@ -223,14 +227,24 @@ class PrintExchange:
             for item in page.items
             if item.entry is not None
         }
-        kept = self._database.transact(lambda session: self._write(session, page, proven))
+        allowed = self._allowance(page.validator)
+        kept = self._database.transact(lambda session: self._write(session, page, proven, allowed))
+        self._allowances[page.validator] = (allowed - kept[3], self._clock.monotonic())
         tally.lines += kept[0]
         tally.opened += kept[1]
         tally.void += kept[2]
 
-    def _write(self, session: Session, page: Page, proven: dict[int, bool]) -> tuple[int, int, int]:
+    def _allowance(self, validator: str) -> float:
+        """Bytes that may still be taken from a validator now."""
+        now = self._clock.monotonic()
+        left, at = self._allowances.get(validator, (2.0 * _BYTES_A_DAY, now))
+        return min(2.0 * _BYTES_A_DAY, left + (now - at) * _BYTES_A_DAY / _DAY)
+
+    def _write(
+        self, session: Session, page: Page, proven: dict[int, bool], allowed: float
+    ) -> tuple[int, int, int, float]:
         now = self._clock.time()
-        lines = opened = void = 0
+        lines = opened = void = size = 0
         mine = (PrintRow.validator == page.validator, PrintRow.log == page.log)
         numbers = [page.after, *(item.seq for item in page.items)]
         rows = {row.seq: row for row in session.scalars(select(PrintRow).where(*mine, PrintRow.seq.in_(numbers)))}
@@ -264,12 +278,17 @@ class PrintExchange:
             elif row.digest != item.digest:
                 raise _lies("It has rewritten its log.", "prints_rewritten")
             if item.entry is not None and row.opened_at is None:
-                self._open(row, item.entry, previous, proven[item.seq])
+                # Signed after its line was written: a proof that somebody wants to be overlooked, or to come later.
+                timely = item.entry.proof.at_ms <= item.at_ms + int(_SKEW * 1000)
+                self._open(row, item.entry, previous, timely and proven[item.seq])
                 row.opened_at = now
                 opened += row.entry is not None
                 void += row.entry is None
+                size += len(item.entry.model_dump_json())
+                if size > allowed:
+                    raise _lies(f"More than {_BYTES_A_DAY >> 20} MiB a day are not kept.", "too_many_prints")
             previous = item.digest
-        return lines, opened, void
+        return lines, opened, void, size
 
     def _open(self, row: PrintRow, entry: Entry, previous: str, proven: bool) -> None:
         if digest_of(row.validator, row.log, row.seq, previous, entry) != row.digest:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 from starlette.concurrency import run_in_threadpool
 
@@ -110,6 +110,8 @@ class PrintLog:
 
     def _append(self, session: Session) -> int:
         now, last = self._clock.time(), self._last(session)
+        # A clock that was set back must not make an older log the newest one.
+        seen_at = max(now, last.seen_at) if last is not None else now
         log = last.log if last is not None else self._nonce()
         seq, previous = (last.seq, last.digest) if last is not None else (0, "")
         since = min(now, last.at) - _LOOK_BACK if last is not None else now - _FIRST_LOOK
@@ -137,7 +139,7 @@ class PrintLog:
                     seq=seq,
                     digest=previous,
                     at=now,
-                    seen_at=now,
+                    seen_at=seen_at,
                     opened_at=now,
                     entry=entry.model_dump(mode="json"),
                     miner=miner,
@@ -160,21 +162,21 @@ class PrintLog:
             .where(
                 ChallengeRow.validator == self._validator,
                 ChallengeRow.state == ChallengeState.VERIFIED.value,
-                ChallengeRow.delivered_at > since,
+                ChallengeRow.settled_at > since,
                 ChallengeRow.proof.is_not(None),
-                ~exists().where(line.sha256 == MediumRow.sha256, line.validator == self._validator),
+                # Joined with nothing, so that SQLite looks up the hash and not all lines of ours.
+                ~exists().where(line.sha256 == MediumRow.sha256, line.validator.concat("") == self._validator),
             )
             .order_by(ChallengeRow.settled_at, MediumRow.sha256)
             .limit(_APPEND)
         )  # fmt: skip
 
     def _last(self, session: Session) -> PrintRow | None:
-        newest = select(func.max(PrintRow.seen_at)).where(PrintRow.validator == self._validator).scalar_subquery()
+        """The last line of our newest log, whatever the clock said when it was written."""
+        ours = PrintRow.validator == self._validator
+        log = select(PrintRow.log).where(ours).order_by(PrintRow.seen_at.desc()).limit(1).scalar_subquery()
         return session.scalars(
-            select(PrintRow)
-            .where(PrintRow.validator == self._validator, PrintRow.seen_at == newest)
-            .order_by(PrintRow.seq.desc())
-            .limit(1)
+            select(PrintRow).where(ours, PrintRow.log == log).order_by(PrintRow.seq.desc()).limit(1)
         ).first()
 
 

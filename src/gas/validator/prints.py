@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError, model_validator
 
 from gas.chain.keys import Signer, verify
 from gas.errors import IntegrityError
@@ -43,6 +43,8 @@ SOLD_ELSEWHERE: Final = "sold_elsewhere"
 _HASH_DIGITS: Final = 64
 _SEGMENTS: Final = 32
 _PLACE_BYTES: Final = 8
+_WORDS_DIGITS: Final = 28_800
+"""Base64 of the words of a sound of two minutes, which is as long as one may be."""
 _DOMAIN: Final = "gas-prints-v1"
 _Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, StringConstraints(pattern=r"^[1-9A-HJ-NP-Za-km-z]{1,64}$")]
@@ -112,9 +114,15 @@ class Entry(_Model):
     delivered_ms: _Millis
     proof: Proof
     hashes: Annotated[tuple[_Hex64, ...], Field(max_length=8)] = ()
-    words: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]*$", max_length=1 << 16)] = ""
+    words: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]*$", max_length=_WORDS_DIGITS)] = ""
     cuts: Annotated[tuple[_Cut, ...], Field(max_length=8)] = ()
     nonce: _LogId
+
+    @model_validator(mode="after")
+    def _has_prints_of_its_kind(self) -> Entry:
+        if self.hashes or self.cuts if self.modality == Modality.AUDIO.value else self.words:
+            raise ValueError("a print of another modality")
+        return self
 
     def seen(self) -> Seen:
         """As an index of copies knows it.

@@ -30,6 +30,7 @@ from gas.protocol.messages import GenerationFailure, parse_message
 from gas.protocol.server import EpistulaGate, SignedBody, error_response, install_error_handler
 from gas.storage.blobs import BlobStore
 from gas.validator.doors import Doors
+from gas.validator.hindrance import Hindrance, Space
 from gas.validator.offences import KINDS, Offences
 from gas.validator.prints import Proof
 from gas.validator.spool import Spool
@@ -47,7 +48,7 @@ _IN_MEMORY: Final = 1 << 20
 """Deliveries up to so many bytes are held in memory, larger ones go to a file while they come."""
 
 _MAX_FAILURE_BYTES: Final = 16 * 1024
-_SPACE_SECONDS: Final = 5.0
+_LATE: Final = "too_late"
 _TOLD: Final = {
     ChallengeState.ACCEPTED: "pending",
     ChallengeState.DELIVERED: "received",
@@ -88,6 +89,7 @@ def create_spool_app(
     counts: ReceivingCounts | None = None,
     obstacle: Callable[[], str | None] = lambda: None,
     offences: Offences | None = None,
+    hindrance: Hindrance | None = None,
 ) -> FastAPI:
     """The webhook as an ASGI application.
 
@@ -100,17 +102,18 @@ def create_spool_app(
         folder: For large deliveries under way; emptied at the start. A temporary one when left out.
         max_bytes: Largest medium.
         seconds: Wall clock of one delivery.
-        min_free_bytes: Free disk below which none is taken.
+        min_free_bytes: Free disk below which none is taken; ``hindrance`` knows better.
         ids: Names of files under way.
         counts: Kept up to date.
         obstacle: What is wrong with the rest of the service, in one sentence; None when all is well.
         offences: Counts what miners do in vain on purpose; its owner flushes it.
+        hindrance: Told of deliveries that we could not take; its owner settles it.
     """
     names, told, log = ids or RandomIds(), counts or ReceivingCounts(), structlog.get_logger("gas.validator")
     aside = folder or Path(tempfile.mkdtemp(prefix="gas-incoming-"))
     aside.mkdir(parents=True, exist_ok=True)
     spool = Spool(challenges.database, blobs, challenges.validator)
-    space = _Space(aside, min_free_bytes, clock)
+    hindered = hindrance or Hindrance(challenges, Space(aside, min_free_bytes, clock), clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -161,27 +164,46 @@ def create_spool_app(
             if offences is not None and request.headers.get("task-status") != "failed":
                 await offences.attribute(request, claim, task_id, refusal.error_code)
             raise
-        async with doors.upload(claim.hotkey, task_id):
-            if request.headers.get("task-status") == "failed":
-                signed = await gate.receive(request, limit=_MAX_FAILURE_BYTES, claim=claim)
-                failure = parse_message(GenerationFailure, signed.body)
-                await asyncio.to_thread(challenges.give_up, signed.hotkey, task_id, failure.error_message)
-                doors.closed(signed.hotkey, task_id)
-                return JSONResponse({"status": "noted"})
-            space.check()
-            try:
-                async with asyncio.timeout(seconds):
-                    await take(request, claim, task_id)
-            except TimeoutError:
-                raise RequestRefused("The delivery took too long.", status=408, code="too_slow") from None
-            except OSError as error:
-                raise StorageError("There is no room for deliveries.", code="disk_full") from error
+        try:
+            async with doors.upload(claim.hotkey, task_id):
+                answer = await receive(request, claim, task_id)
+        except InfrastructureError as error:
+            hindered.refused(claim.hotkey, task_id, error.error_code)
+            raise
         doors.closed(claim.hotkey, task_id)
+        return answer
+
+    async def receive(request: Request, claim: Claim, task_id: str) -> JSONResponse:
+        if request.headers.get("task-status") == "failed":
+            signed = await gate.receive(request, limit=_MAX_FAILURE_BYTES, claim=claim)
+            failure = parse_message(GenerationFailure, signed.body)
+            await asyncio.to_thread(challenges.give_up, signed.hotkey, task_id, failure.error_message)
+            return JSONResponse({"status": "noted"})
+        hindered.check_space()
+        try:
+            async with asyncio.timeout(seconds):
+                await take(request, claim, task_id)
+        except TimeoutError:
+            raise RequestRefused("The delivery took too long.", status=408, code="too_slow") from None
+        except OSError as error:
+            raise StorageError("There is no room for deliveries.", code="disk_full") from error
         return JSONResponse({"status": "received"}, status_code=202)
+
+    async def in_time(request: Request) -> JSONResponse:
+        try:
+            return await deliver(request)
+        except RequestRefused as refusal:
+            task = request.headers.get("epistula-signed-by", ""), request.headers.get("task-id", "")
+            if refusal.error_code == _LATE and hindered.pending(*task):
+                raise InfrastructureError(
+                    "The validator could take no deliveries, and is about to move this task's deadline.",
+                    code="not_ready",
+                ) from None
+            raise
 
     async def callback(request: Request) -> JSONResponse:
         try:
-            return await deliver(request)
+            return await in_time(request)
         except RequestRefused as refusal:
             told.refused[refusal.error_code] = told.refused.get(refusal.error_code, 0) + 1
             raise
@@ -206,33 +228,12 @@ def create_spool_app(
         if wrong is not None:
             return error_response(InfrastructureError(wrong, code="not_ready"))
         try:
-            space.check()
+            hindered.check_space()
         except InfrastructureError as error:
             return error_response(error)
         return JSONResponse({"status": "ok"})
 
     return app
-
-
-class _Space:
-    """Looks now and then whether the disk has room."""
-
-    def __init__(self, folder: Path, min_free_bytes: int, clock: Clock) -> None:
-        self._folder = folder
-        self._least = min_free_bytes
-        self._clock = clock
-        self._looked = float("-inf")
-        self._free = 0
-
-    def check(self) -> None:
-        """Raise :class:`gas.errors.StorageError` ``disk_full`` when it has none."""
-        now = self._clock.monotonic()
-        if now - self._looked >= _SPACE_SECONDS:
-            self._looked, self._free = now, shutil.disk_usage(self._folder).free
-        if self._free < self._least:
-            raise StorageError(
-                "The disk is nearly full.", code="disk_full", hint="Make room; CALLBACK_MIN_FREE_MB is the limit."
-            )
 
 
 def _empty(folder: Path) -> None:

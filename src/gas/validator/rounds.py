@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -25,10 +25,11 @@ from gas.protocol.messages import (
     TaskAccepted,
     parse_message,
 )
-from gas.types import Modality
+from gas.types import Hotkey, Modality
 from gas.validator.asking import CURSOR, Ask, Asking, Outcome
 from gas.validator.ground import ServiceState
-from gas.validator.prompts import BankPrompt, PromptBank, PromptFilter
+from gas.validator.owed import BUSY, OWED_SECONDS, Wish
+from gas.validator.prompts import PromptBank, PromptFilter
 from gas.validator.sampling import Target, candidates, draw_wish, sample
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _TASK_ID: Final = re.compile(r"[!-~]{1,64}")
 _SENTENCES: Final = {
     "silent": "The miner can't be reached.",
     "slow": "The miner did not answer in time.",
-    "busy": "The miner's queue was full.",
+    BUSY: "The miner's queue was full.",
     "bad_answer": "The miner's answer makes no sense.",
     "bad_info": "What the miner says of itself is not true.",
     "task_id_reused": "The miner gave a task id that it has used before.",
@@ -128,6 +129,7 @@ class ChallengeRounds:
         validator: Our hotkey.
         seed: Unknown to miners.
         edits: Photos to be changed; without them nobody is asked to change one.
+        obstacle: Why nobody could deliver just now, in one sentence, and so nobody is asked; None when all is well.
         on_task: Told of each task in the event loop: hotkey, task id, deadline.
     """
 
@@ -144,6 +146,7 @@ class ChallengeRounds:
         *,
         seed: int,
         edits: EditSources | None = None,
+        obstacle: Callable[[], str | None] = lambda: None,
         on_task: Callable[[str, str, float], None] = lambda _miner, _task, _deadline: None,
     ) -> None:
         self._asking = asking
@@ -156,6 +159,7 @@ class ChallengeRounds:
         self._validator = validator
         self._seed = seed
         self._edits = edits
+        self._obstacle = obstacle
         self._on_task = on_task
         self._infos: dict[str, tuple[float, str, MinerInfo]] = {}
         self._log = structlog.get_logger("gas.validator")
@@ -194,6 +198,9 @@ class ChallengeRounds:
         backlog = await asyncio.to_thread(self._asking.backlog)
         if backlog >= rules.max_backlog:
             return RoundReport(block, f"{backlog} deliveries wait for their verification")
+        wrong = await asyncio.to_thread(self._obstacle)
+        if wrong is not None:
+            return RoundReport(block, wrong)
         opened, recent = await asyncio.to_thread(self._asking.load, self._clock.time() - _DAY)
         rng = derive_rng(self._seed, "round", block)
         everyone = candidates(graph, self._validator, local=rules.local_addresses)
@@ -202,8 +209,11 @@ class ChallengeRounds:
         pairs = await self._generators(drawn, recent, places)
         known = {target.hotkey for target in everyone}
         self._infos = {hotkey: info for hotkey, info in self._infos.items() if hotkey in known}
+        owed = await asyncio.to_thread(
+            self._asking.owed, [target.hotkey for target, _ in pairs], self._clock.time() - OWED_SECONDS
+        )
         try:
-            planned = await asyncio.to_thread(self._plan, pairs, block, rng)
+            planned = await asyncio.to_thread(self._plan, pairs, owed, block, rng)
         except ConfigurationError as error:
             return RoundReport(block, str(error))
         patience = 2 * rules.timeout * (1 + len(planned) / rules.at_once) + 60.0
@@ -213,7 +223,7 @@ class ChallengeRounds:
 
         async def challenge(ask: Ask, target: Target, known: _Untakeable | None) -> Outcome | None:
             if known is not None:
-                return Outcome(ask, known.reason, blameless=known.reason.code == "busy")
+                return Outcome(ask, known.reason, blameless=known.reason.code == BUSY)
             async with places:
                 return await self._challenge(ask, target)
 
@@ -256,51 +266,67 @@ class ChallengeRounds:
         return [modality for modality in self._rules.modalities if modality in info.modalities]
 
     def _plan(
-        self, pairs: Sequence[tuple[Target, MinerInfo | _Untakeable]], block: int, rng: np.random.Generator
+        self,
+        pairs: Sequence[tuple[Target, MinerInfo | _Untakeable]],
+        owed: Mapping[tuple[Hotkey, str], Wish],
+        block: int,
+        rng: np.random.Generator,
     ) -> list[tuple[Ask, Target, _Untakeable | None]]:
         """What to ask of whom; runs in a thread, because each draw of a prompt is a transaction."""
         planned: list[tuple[Ask, Target, _Untakeable | None]] = []
         lacking: ConfigurationError | None = None
         for target, info in pairs:
+            id_ = f"asked-{self._ids.new()}"
             if isinstance(info, _Untakeable):
                 # What it makes is unknown, and no prompt is spent on it.
-                planned.append((self._ask(target, self._rules.modalities[0], 0, None, {}, block), target, info))
+                modality = self._rules.modalities[0]
+                planned.append((Ask(id_, target.hotkey, target.uid, modality, 0, "", None, block), target, info))
                 continue
             modality, tier, name = draw_wish(self._offered(info), rng)
-            try:
-                prompt = self._bank.draw(rng, PromptFilter(modality))
-            except ConfigurationError as error:
-                # Others may be asked for what there are prompts for.
-                lacking = error
-                continue
-            edit = self._edit(modality, info, rng)
-            if edit is None:
-                ask = self._ask(target, modality, tier, prompt, {"resolution": name}, block)
-            else:
-                ask = replace(self._ask(target, modality, edit.tier, prompt, {}, block), edit=edit)
+            edit = self._edit(modality, info, owed.get((target.hotkey, EDITS)), rng)
+            kind = modality.value if edit is None else EDITS
+            parameters: dict[str, Any] = {"resolution": name} if edit is None else {}
+            wish = owed.get((target.hotkey, kind))
+            if wish is None:
+                try:
+                    drawn = self._bank.draw(rng, PromptFilter(modality))
+                except ConfigurationError as error:
+                    # Others may be asked for what there are prompts for.
+                    lacking = error
+                    continue
+                wish = Wish(modality, tier, drawn.text, drawn.id, parameters)
+            elif edit is None:
+                parameters = dict(wish.parameters)
+            ask = Ask(
+                id_,
+                target.hotkey,
+                target.uid,
+                modality,
+                wish.tier,
+                wish.prompt,
+                wish.prompt_id,
+                block,
+                parameters,
+                edit,
+            )
             planned.append((ask, target, None))
         if lacking is not None and not planned:
             raise lacking
         return planned
 
-    def _edit(self, modality: Modality, info: MinerInfo, rng: np.random.Generator) -> EditSource | None:
-        """A photo to be changed, when it is its turn and the miner says that it changes pictures."""
+    def _edit(
+        self, modality: Modality, info: MinerInfo, owed: Wish | None, rng: np.random.Generator
+    ) -> EditSource | None:
+        """A photo to be changed, when it is its turn and the miner says that it changes pictures.
+
+        The tier that is paid is drawn as ever: whoever changes photos, which are small, must not earn less for it.
+        """
         if self._edits is None or modality is not Modality.IMAGE or EDITS not in info.services:
             return None
-        return self._edits.draw(rng) if rng.random() < self._rules.semisynthetic_share else None
-
-    def _ask(
-        self,
-        target: Target,
-        modality: Modality,
-        tier: int,
-        prompt: BankPrompt | None,
-        parameters: dict[str, Any],
-        block: int,
-    ) -> Ask:
-        text, number = (prompt.text, prompt.id) if prompt is not None else ("", None)
-        id_ = f"asked-{self._ids.new()}"
-        return Ask(id_, target.hotkey, target.uid, modality, tier, text, number, block, parameters)
+        if rng.random() >= self._rules.semisynthetic_share:
+            return None
+        again = self._edits.again(owed.parameters) if owed is not None else None
+        return again or self._edits.draw(rng)
 
     async def _info(self, target: Target) -> MinerInfo | _Untakeable:
         now = self._clock.monotonic()
@@ -350,11 +376,11 @@ class ChallengeRounds:
                 raise _Untakeable("task_id_reused")
         except _Untakeable as error:
             self._infos.pop(ask.miner, None)
-            return Outcome(ask, error.reason, blameless=error.reason.code == "busy")
+            return Outcome(ask, error.reason, blameless=error.reason.code == BUSY)
         except RequestRefused as refusal:
             self._infos.pop(ask.miner, None)
             if refusal.status == 429:
-                return Outcome(ask, Reason("busy", _SENTENCES["busy"]), blameless=True)
+                return Outcome(ask, Reason(BUSY, _SENTENCES[BUSY]), blameless=True)
             return Outcome(ask, Reason("refused", _cut(refusal)))
         self._on_task(ask.miner, accepted.task_id, deadline)
         return None
@@ -367,7 +393,7 @@ class ChallengeRounds:
             raise _Untakeable("slow") from None
         except PeerUnreachable as error:
             codes = {"peer_failed": "bad_answer", "answer_too_large": "bad_answer"}
-            raise _Untakeable("busy" if error.status == 503 else codes.get(error.error_code, "silent")) from None
+            raise _Untakeable(BUSY if error.status == 503 else codes.get(error.error_code, "silent")) from None
 
 
 def _read(model: type[M], body: bytes, code: str) -> M:

@@ -88,9 +88,18 @@ async def run(ground: Ground) -> None:
     folder = settings.state_path / "index"
     embedder = await asyncio.to_thread(open_copy_embedder, settings.embedding, settings.state_path)
     index = await asyncio.to_thread(open_index, folder, embedder)
-    elsewhere = await asyncio.to_thread(
-        partial(open_index, settings.state_path / "prints", near_bits=SAME_MINER_BITS, agreeing=AGREEING)
-    )
+    prints = settings.state_path / "prints"
+    open_prints = partial(open_index, prints, near_bits=SAME_MINER_BITS, agreeing=AGREEING)
+    elsewhere = await asyncio.to_thread(open_prints)
+
+    def renew_prints() -> MediaIndex:
+        shutil.rmtree(prints, ignore_errors=True)
+        return open_prints()
+
+    sales = DoubleSales(
+        ground.database, ground.hotkey, elsewhere, renew_prints, ground.state, ground.clock,
+        reveal_seconds=settings.callback_prints_seconds,
+    )  # fmt: skip
     # All that the operator may have got wrong has been looked at; loading models must not make it look dead.
     await asyncio.to_thread(ground.beat)
     verifiers: list[Verifier] = []
@@ -100,10 +109,6 @@ async def run(ground: Ground) -> None:
                 index, anchors, alignments=alignments, embedder=embedder, rules=VerificationRules(), clock=ground.clock
             )
             verifiers.append(made)
-        sales = DoubleSales(
-            ground.database, ground.hotkey, elsewhere, ground.state, ground.clock,
-            reveal_seconds=settings.callback_prints_seconds,
-        )  # fmt: skip
         verifying = Verifying(
             ground.database, ground.blobs, verifiers, index, ground.hotkey, ground.clock, worker=_worker(folder),
             members=lambda: tally.members, folder=folder, elsewhere=sales.refusal,
@@ -131,7 +136,7 @@ async def run(ground: Ground) -> None:
     finally:
         for verifier in verifiers:
             verifier.close()
-        elsewhere.close()
+        sales.close()
         index.close()
 
 

@@ -30,6 +30,7 @@ from gas.validator.doors import Doors
 from gas.validator.edit_blobs import EditBlobs
 from gas.validator.epochs import EpochRunner
 from gas.validator.ground import Ground, ServiceState
+from gas.validator.hindrance import Hindrance, Space
 from gas.validator.metrics import create_metrics_app
 from gas.validator.offences import Offences
 from gas.validator.prompts import PromptBank
@@ -130,6 +131,9 @@ class ValidatorService:
             ground.database, ground.hotkey, ground.clock, max_bytes=self._settings.callback_max_mb * 2**20
         )
         self._prints = PrintParts(ground, self._graph)
+        self._incoming = self._settings.state_path / "incoming"
+        space = Space(self._incoming, self._settings.callback_min_free_mb * 2**20, ground.clock)
+        self._hindrance = Hindrance(self._challenges, space, ground.clock)
         self._sent_along = EditBlobs(ground.database, ground.blobs, ground.state, ground.clock)
         self._last_block_at = ground.clock.monotonic()
 
@@ -143,8 +147,7 @@ class ValidatorService:
         ground, settings = self._ground, self._settings
         await self._graph.get()
         await asyncio.to_thread(self._make_up)
-        for (miner, task_id), deadline in (await asyncio.to_thread(self._challenges.open_tasks)).items():
-            self._doors.opened(miner, task_id, deadline)
+        await self._tell_doors()
         async with self._servers() as port:
             webhook = settings.webhook_base(port) + CALLBACK_PATH
             # Now that the port is ours, nobody else asks in this validator's name.
@@ -169,7 +172,7 @@ class ValidatorService:
             self._watch(),
             self._on_blocks("challenges", challenge),
             self._on_blocks("epochs", settle),
-            self._every(_EXPIRY_SECONDS, "expiry", self._challenges.expire),
+            self._close_late(),
             self._every(_EXPIRY_SECONDS, "offences", self._offences.flush),
             self._every(_BEAT_SECONDS, "heartbeat", self._beat),
             prints,
@@ -216,6 +219,24 @@ class ValidatorService:
             except StorageError as error:
                 self._log.error(f"{what}_failed", code=error.error_code, error=error.message, what_to_do=error.hint)
             await asyncio.sleep(seconds)
+
+    async def _close_late(self) -> None:
+        """Close what is past its deadline, after the time is given back in which nobody could deliver."""
+        while True:
+            try:
+                moved = await asyncio.to_thread(self._hindrance.settle)
+                if moved:
+                    self._log.warning("deadlines_moved", tasks=moved, why="deliveries could not be taken")
+                    await self._tell_doors()
+                await asyncio.to_thread(self._challenges.expire)
+            except StorageError as error:
+                self._hindrance.failed()
+                self._log.error("expiry_failed", code=error.error_code, error=error.message, what_to_do=error.hint)
+            await asyncio.sleep(_EXPIRY_SECONDS)
+
+    async def _tell_doors(self) -> None:
+        for (miner, task_id), deadline in (await asyncio.to_thread(self._challenges.open_tasks)).items():
+            self._doors.opened(miner, task_id, deadline)
 
     async def _end_replaced(self, graph: Metagraph) -> None:
         hotkeys = {neuron.hotkey for neuron in graph.neurons}
@@ -264,6 +285,7 @@ class ValidatorService:
         return ChallengeRounds(
             self._asking, ground.state, bank, client, ground.clock, ground.ids, rules, ground.hotkey,
             seed=secrets.randbits(64), edits=self._edits(), on_task=self._doors.opened,
+            obstacle=lambda: self._obstacle() or self._hindrance.wrong(),
         )  # fmt: skip
 
     def _edits(self) -> EditSources | None:
@@ -298,14 +320,14 @@ class ValidatorService:
             ground.blobs,
             gate,
             ground.clock,
-            folder=settings.state_path / "incoming",
+            folder=self._incoming,
             max_bytes=settings.callback_max_mb * 2**20,
             seconds=settings.callback_seconds,
-            min_free_bytes=settings.callback_min_free_mb * 2**20,
             ids=ground.ids,
             counts=self._counts,
             obstacle=self._obstacle,
             offences=self._offences,
+            hindrance=self._hindrance,
         )
         self._prints.serve(app)
         async with self._listen(app, settings.callback_ip, settings.callback_port) as server:

@@ -6,17 +6,27 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Integer, and_, cast, func, select
+from sqlalchemy import Integer, and_, cast, exists, func, select
 from sqlalchemy.orm import Session
 
 from gas.scoring.generators import TIERS, ModalityTally, PaidMedium, image_tier, video_tier
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RunRow
 from gas.types import Modality
 from gas.validator.offences import ALLOWED_OFFENCES, offences_of
+from gas.validator.owed import BUSY
 from gas.validator.prints import SOLD_ELSEWHERE
 from gas.validator.tasks import ChallengeState
 
-__all__ = ["DAY", "ENDED", "GeneratorDay", "delivered_tier", "generator_days", "judged_media", "requested_tier"]
+__all__ = [
+    "DAY",
+    "ENDED",
+    "GeneratorDay",
+    "delivered_tier",
+    "generator_days",
+    "judged_media",
+    "paid_medium",
+    "requested_tier",
+]
 
 DAY: Final = 86_400.0
 """Seconds."""
@@ -24,8 +34,6 @@ _JUDGED_DAYS: Final = 7
 
 ENDED: Final = (ChallengeState.VERIFIED, ChallengeState.REFUSED, ChallengeState.FAILED, ChallengeState.EXPIRED)
 """Ends of a challenge that count in the pass rate; one that failed by a fault of ours is in another state."""
-
-_BUSY: Final = "busy"
 
 
 @dataclass(slots=True)
@@ -105,7 +113,7 @@ def generator_days(
         if block is not None and block < (blocks or {}).get(miner, 0):
             continue
         untaken = state == ChallengeState.UNTAKEN.value
-        if untaken and not any(reason.get("code") == _BUSY for reason in reasons):
+        if untaken and not any(reason.get("code") == BUSY for reason in reasons):
             continue
         modality = Modality(kind)
         key = miner, modality
@@ -115,8 +123,7 @@ def generator_days(
             continue
         # A verified challenge without its medium is no medium.
         if state == ChallengeState.VERIFIED.value and width is not None and height is not None:
-            paid = PaidMedium(requested_tier(modality, tier, parameters), delivered_tier(modality, width, height, held))
-            verified.setdefault(key, []).append(paid)
+            verified.setdefault(key, []).append(paid_medium(modality, tier, parameters, width, height, held))
         else:
             refused[key] = refused.get(key, 0) + 1
             if any(reason.get("code") == SOLD_ELSEWHERE for reason in reasons):
@@ -131,6 +138,8 @@ def generator_days(
 def judged_media(session: Session, hotkeys: Collection[str], *, now: float) -> dict[str, tuple[int, int]]:
     """How often media fooled the models of benchmark runs that ended in the last 7 days, and how often not.
 
+    What was withdrawn after all, because it was sold elsewhere before, is no medium of the generator's any more.
+
     Args:
         session: Read session.
         hotkeys: The generators.
@@ -144,11 +153,43 @@ def judged_media(session: Session, hotkeys: Collection[str], *, now: float) -> d
             RunRow.finished_at > now - _JUDGED_DAYS * DAY,
             RunRow.finished_at <= now,
             MediumRow.source == "miner",
+            ~exists().where(
+                ChallengeRow.validator == MediumRow.validator,
+                ChallengeRow.miner == MediumRow.generator,
+                ChallengeRow.task_id == MediumRow.task_id,
+                ChallengeRow.state != ChallengeState.VERIFIED.value,
+            ),
         )
         .group_by(MediumRow.generator)
     ).tuples()
     wanted = set(hotkeys)
     return {hotkey: (int(fooled or 0), int(all_ - (fooled or 0))) for hotkey, fooled, all_ in rows if hotkey in wanted}
+
+
+def paid_medium(
+    modality: Modality,
+    tier: int | None,
+    parameters: Mapping[str, Any],
+    width: int,
+    height: int,
+    held: str | None = None,
+) -> PaidMedium:
+    """A verified medium as it is paid.
+
+    A changed photo has the size of the photo, which nobody chose, and verification has seen to it that it has: what was
+    asked for has been delivered, and the tier that was drawn is paid.
+
+    Args:
+        modality: Of the challenge.
+        tier: As the challenge keeps it.
+        parameters: Of the task.
+        width: Pixels of the medium.
+        height: Pixels of the medium.
+        held: As in :func:`delivered_tier`.
+    """
+    requested = requested_tier(modality, tier, parameters)
+    changed = bool(parameters.get("source_sha256"))
+    return PaidMedium(requested, requested if changed else delivered_tier(modality, width, height, held))
 
 
 def requested_tier(modality: Modality, tier: int | None, parameters: Mapping[str, Any]) -> int:

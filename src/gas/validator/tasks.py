@@ -6,12 +6,12 @@ A task belongs to (validator, miner, task id): an id that one miner chooses can'
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from gas.clock import Clock
@@ -22,6 +22,7 @@ from gas.types import Modality
 from gas.verification.base import Verdict
 
 __all__ = [
+    "GIVEN_UP_SECONDS",
     "OPEN_STATES",
     "Challenge",
     "ChallengeState",
@@ -52,6 +53,9 @@ class ChallengeState(StrEnum):
 
 OPEN_STATES: Final = (ChallengeState.ASKED, ChallengeState.ACCEPTED, ChallengeState.DELIVERED)
 """States of a challenge that has not ended."""
+
+GIVEN_UP_SECONDS: Final = 600.0
+"""Age at which miners give up delivering a task: after a longer outage of ours they have nothing to bring."""
 
 _EXPIRY_GRACE: Final = 5.0
 """Seconds after a deadline in which a delivery that came in time may still be on its way into the database."""
@@ -260,17 +264,19 @@ class Challenges:
                 count += int(getattr(result, "rowcount", 0))
         return count
 
-    def make_up(self, down_since: float) -> int:
+    def make_up(self, down_since: float, tasks: Collection[tuple[str, str]] | None = None) -> int:
         """Add an outage of ours to the deadlines of the tasks that were open when it began; returns how many.
 
         Nobody could deliver meanwhile, and what runs out counts against the miner.
 
         Args:
-            down_since: When the service gave its last sign of life, seconds since the epoch.
+            down_since: When it began, as when the service gave its last sign of life, seconds since the epoch.
+            tasks: Whom it concerns, by hotkey and task id; None for everybody.
         """
         seconds = self._clock.time() - down_since
         if seconds <= 0:
             return 0
+        whose = () if tasks is None else (tuple_(ChallengeRow.miner, ChallengeRow.task_id).in_(list(tasks)),)
         with self._database.write() as session:
             result = session.execute(
                 update(ChallengeRow)
@@ -278,8 +284,28 @@ class Challenges:
                     ChallengeRow.validator == self._validator,
                     ChallengeRow.state == ChallengeState.ACCEPTED.value,
                     ChallengeRow.deadline >= down_since,
+                    *whose,
                 )
                 .values(deadline=ChallengeRow.deadline + seconds)
+            )
+            return int(getattr(result, "rowcount", 0))
+
+    def let_go(self, before: float) -> int:
+        """End the open tasks that were accepted before a time without blame; returns how many.
+
+        An outage of ours has lasted so long since then that their miners have given up.
+        """
+        reason = Reason("our_fault", "The validator could take no deliveries for a long time.").as_dict()
+        end = {"state": ChallengeState.UNTAKEN.value, "reasons": [reason], "settled_at": self._clock.time()}
+        with self._database.write() as session:
+            result = session.execute(
+                update(ChallengeRow)
+                .where(
+                    ChallengeRow.validator == self._validator,
+                    ChallengeRow.state == ChallengeState.ACCEPTED.value,
+                    ChallengeRow.created_at < before,
+                )
+                .values(**end)
             )
             return int(getattr(result, "rowcount", 0))
 

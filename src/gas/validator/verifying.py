@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from gas.clock import Clock
@@ -28,6 +28,7 @@ from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import ChallengeRow, MediumRow
 from gas.types import MediaType, Modality
+from gas.validator.claims import Claim, Claims
 from gas.validator.known_media import CaughtUp, KnownMedia
 from gas.validator.refused_blobs import sweep_refused
 from gas.validator.store import medium_row
@@ -65,24 +66,6 @@ class Settled:
     task_id: str
     state: ChallengeState
     codes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    miner: str
-    task_id: str
-    modality: Modality
-    prompt: str
-    parameters: dict[str, Any]
-    created_at: float
-    deadline: float
-    delivered_at: float
-    blob: str
-    uid: int | None
-    attempts: int
-
-    def owner(self, validator: str) -> str:
-        return f"{validator}/{self.miner}/{self.task_id}"
 
 
 class Verifying:
@@ -129,7 +112,7 @@ class Verifying:
         self._worker = worker[:64]
         self._members = members
         self._known = KnownMedia(database, index, folder)
-        self._lease = lease
+        self._claims = Claims(database, validator, clock, self._worker, lease)
         self._most_attempts = most_attempts
         self._grace = grace
         self._elsewhere = elsewhere
@@ -149,7 +132,7 @@ class Verifying:
     def backlog(self) -> bool:
         """Whether deliveries wait for their judgement."""
         with self._database.read() as session:
-            return session.scalar(self._waiting().limit(1)) is not None
+            return session.scalar(self._claims.waiting().limit(1)) is not None
 
     def waiting(self) -> int:
         """How many deliveries wait for their judgement, or are being judged."""
@@ -178,13 +161,14 @@ class Verifying:
             gas.errors.InfrastructureError: The decoder, the index, the blobs or the database failed: nothing is
                 lost, and nobody pays for it; call again later.
         """
-        claims = self._claim(most or _BATCH * self._threads)
+        claims = self._claims.take(most or _BATCH * self._threads)
         owners = [claim.owner(self._validator) for claim in claims]
         self._turns.enter(owners)
         found: list[Settled | None] = []
         try:
-            if self._threads == 1:
-                found = [self._work(claim) for claim in claims]
+            # What has cut off a judgement before is judged alone, so that it takes no other delivery's attempts along.
+            if self._threads == 1 or any(claim.attempts for claim in claims):
+                found = self._one_by_one(claims)
             else:
                 with ThreadPoolExecutor(self._threads, thread_name_prefix="verify") as pool:
                     found = list(pool.map(self._work, claims))
@@ -194,55 +178,32 @@ class Verifying:
         self.sweep()
         return [one for one in found if one is not None]
 
+    def _one_by_one(self, claims: Sequence[Claim]) -> list[Settled | None]:
+        found: list[Settled | None] = []
+        for at, claim in enumerate(claims):
+            try:
+                found.append(self._work(claim))
+            except InfrastructureError:
+                self._claims.release(claims[at + 1 :], begun=False)
+                raise
+        return found
+
     def sweep(self, most: int = 100) -> int:
         """Remove the bytes of refused deliveries, unless something else names them; returns how many."""
         before = self._clock.time() - self._grace
         return sweep_refused(self._database, self._blobs, self._validator, before=before, most=most)
 
-    def _waiting(self) -> Select[ChallengeRow]:
-        ran_out = ChallengeRow.claimed_until < self._clock.time()
-        return (
-            select(ChallengeRow)
-            .where(
-                ChallengeRow.validator == self._validator,
-                ChallengeRow.state == ChallengeState.DELIVERED.value,
-                ChallengeRow.blob_sha256.is_not(None),
-                or_(ChallengeRow.claimed_until.is_(None), ran_out, ChallengeRow.claimed_by == self._worker),
-            )
-            .order_by(ChallengeRow.delivered_at, ChallengeRow.miner, ChallengeRow.task_id)
-        )
-
-    def _claim(self, most: int) -> list[_Claim]:
-        def work(session: Session) -> list[_Claim]:
-            claims = []
-            for row in session.scalars(self._waiting().limit(most)):
-                row.claimed_by, row.claimed_until = self._worker, self._clock.time() + self._lease
-                row.attempts += 1
-                claims.append(
-                    _Claim(
-                        miner=row.miner,
-                        task_id=row.task_id,
-                        modality=Modality(row.modality),
-                        prompt=row.prompt,
-                        parameters=dict(row.parameters),
-                        created_at=row.created_at,
-                        deadline=row.deadline,
-                        delivered_at=row.created_at if row.delivered_at is None else row.delivered_at,
-                        blob=row.blob_sha256 or "",
-                        uid=row.uid,
-                        attempts=row.attempts,
-                    )
-                )
-            return claims
-
-        return self._database.transact(work)
-
-    def _work(self, claim: _Claim) -> Settled | None:
+    def _work(self, claim: Claim) -> Settled | None:
         owner = claim.owner(self._validator)
+        begun = False
         try:
-            settled = self._judge(claim)
+            attempts = self._claims.begin(claim)
+            if attempts is None:
+                return None
+            begun = True
+            settled = self._judge(replace(claim, attempts=attempts))
         except InfrastructureError:
-            self._release(claim)
+            self._claims.release([claim], begun=begun)
             raise
         finally:
             self._turns.leave(owner)
@@ -252,7 +213,7 @@ class Verifying:
             )
         return settled
 
-    def _judge(self, claim: _Claim) -> Settled | None:
+    def _judge(self, claim: Claim) -> Settled | None:
         if claim.attempts > self._most_attempts:
             return self._settle(claim, None, _ours(f"{claim.attempts - 1} attempts to judge it were cut off."))
         members = self._members() if self._members is not None else None
@@ -283,12 +244,12 @@ class Verifying:
             self._free.put(verifier)
         return self._settle(claim, verdict)
 
-    def _edit(self, claim: _Claim) -> Edit | None:
+    def _edit(self, claim: Claim) -> Edit | None:
         """What was sent along to be changed."""
         source, mask = (_text(claim.parameters.get(name)) for name in ("source_sha256", "mask_sha256"))
         return Edit(self._blobs.get(source), self._blobs.get(mask)) if source and mask else None
 
-    def _accept(self, claim: _Claim, verdict: Verdict) -> Settled | None:
+    def _accept(self, claim: Claim, verdict: Verdict) -> Settled | None:
         """Settle a verified medium, unless media have come into the database of which the index knows nothing.
 
         Returns:
@@ -307,8 +268,8 @@ class Verifying:
         self._known.remember(verdict.sha256, self._clock.time())
         return outcome if isinstance(outcome, Settled) else None
 
-    def _try_accept(self, session: Session, claim: _Claim, verdict: Verdict) -> Settled | str:
-        row = self._mine(session, claim)
+    def _try_accept(self, session: Session, claim: Claim, verdict: Verdict) -> Settled | str:
+        row = self._claims.mine(session, claim)
         if row is None:
             return "gone"
         now = self._clock.time()
@@ -325,7 +286,7 @@ class Verifying:
             .limit(1)
         )
         if earlier is not None:
-            row.claimed_until = now + self._lease
+            self._claims.renew(row)
             return "wait"
         if self._known.behind(session):
             return "again"
@@ -356,7 +317,7 @@ class Verifying:
 
     def _settle(
         self,
-        claim: _Claim,
+        claim: Claim,
         verdict: Verdict | None,
         reason: Reason | None = None,
         state: ChallengeState | None = None,
@@ -367,18 +328,12 @@ class Verifying:
             state = state or ChallengeState.UNTAKEN
 
         def work(session: Session) -> Settled | None:
-            row = self._mine(session, claim)
+            row = self._claims.mine(session, claim)
             if row is None:
                 return None
             return self._end(row, verdict, state or ChallengeState.REFUSED, self._clock.time())
 
         return self._database.transact(work)
-
-    def _mine(self, session: Session, claim: _Claim) -> ChallengeRow | None:
-        row = session.get(ChallengeRow, (self._validator, claim.miner, claim.task_id))
-        if row is None or row.state != ChallengeState.DELIVERED.value or row.claimed_by != self._worker:
-            return None
-        return row
 
     def _end(self, row: ChallengeRow, verdict: Verdict, state: ChallengeState, now: float) -> Settled:
         row.state, row.settled_at = state.value, now
@@ -386,17 +341,6 @@ class Verifying:
         row.media_sha256 = verdict.sha256
         row.claimed_by = row.claimed_until = None
         return Settled(row.miner, row.task_id, state, tuple(reason.code for reason in verdict.reasons))
-
-    def _release(self, claim: _Claim) -> None:
-        """Give a delivery back to the queue after a fault of ours, which costs it no attempt."""
-
-        def work(session: Session) -> None:
-            row = self._mine(session, claim)
-            if row is not None:
-                row.claimed_by, row.claimed_until = None, None
-                row.attempts -= 1
-
-        self._database.transact(work)
 
 
 def _ours(why: str) -> Reason:

@@ -18,6 +18,7 @@ from gas.media import audio, image, probe, video
 from gas.media.detail import Detail, measure_detail
 from gas.media.hashing import pixel_key, thumbnail
 from gas.media.image import RGB
+from gas.media.jpeg import Scratch
 from gas.media.limits import MediaLimits
 from gas.scoring.generators import image_tier, video_tier
 from gas.types import Modality
@@ -80,10 +81,11 @@ class MediumDecoder:
 
     Args:
         limits: What a medium may cost.
+        scratch: Room for the pixels of one picture after the other, for who asks from one thread only.
     """
 
-    def __init__(self, limits: MediaLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: MediaLimits, scratch: Scratch | None = None) -> None:
+        self._limits, self._scratch = limits, scratch
 
     def decode(self, data: bytes, modality: Modality, *, look: int = 0, detail: bool = False) -> Decoded:
         """See :meth:`Decoder.decode`."""
@@ -93,7 +95,8 @@ class MediumDecoder:
         seconds: float | None = None
         count: int | None = None
         if modality is Modality.IMAGE:
-            frames = [image.decode_image(data, self._limits)]
+            # Pictures to look at may be the pixels themselves.
+            frames = [image.decode_image(data, self._limits, None if look else self._scratch)]
             prints: tuple[FramePrint, ...] = (print_picture(frames[0]),)
         else:
             frames, seconds, count = self._video(data)

@@ -136,6 +136,20 @@ class MediaIndex:
         with self._lock:
             return self._match_prints(medium)
 
+    def near_copies_of(self, medium: Seen) -> list[Match]:
+        """Every medium of which this one is a near copy by its hashes, segments or sound, each once; the nearest first.
+
+        Bytes and pixels are not compared: those of equal pixels are at distance 0.
+        """
+        with self._lock:
+            if medium.modality is Modality.AUDIO:
+                return self._sounds.all_near(medium)
+            found = [*self._pictures.all_near(medium), *self._pictures.all_by_segments(medium)]
+            first: dict[str, Match] = {}
+            for match in found:
+                first.setdefault(match.sha256, match)
+            return list(first.values())
+
     def alike(self, medium: Seen) -> Match | None:
         """The medium with nearly the same embedding, or None."""
         with self._lock:

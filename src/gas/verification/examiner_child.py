@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gas.media import guard_child
+from gas.media.jpeg import Scratch
 from gas.media.limits import MediaLimits
 from gas.types import Modality
 from gas.verification.decoding import MediumDecoder
@@ -25,7 +26,7 @@ def answers(limits: MediaLimits, first: dict[str, Any]) -> dict[str, guard_child
         limits: What a medium may cost.
         first: What its parent sent first: ``anchors``, certificates in PEM.
     """
-    trust, decoder = TrustList(str(first["anchors"]).encode()), MediumDecoder(limits)
+    trust, decoder = TrustList(str(first["anchors"]).encode()), MediumDecoder(limits, Scratch())
     return {
         "examine": lambda data, modality, **wish: packed(decoder.decode(data, Modality(modality), **wish)),
         "check_provenance": lambda data, mime: ([], asdict(trust.check(data, mime))),

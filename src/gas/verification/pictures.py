@@ -27,7 +27,7 @@ from gas.media.segments import SEGMENT_BYTES, SEGMENTS
 from gas.types import Modality
 from gas.verification.journal import Journal
 from gas.verification.pieces import PieceIndex
-from gas.verification.postings import Entries, Postings, spread_codes, trusted_rows
+from gas.verification.postings import SKETCH_BITS, Entries, Postings, spread_codes, trusted_rows
 from gas.verification.prints import Seen
 
 __all__ = ["AGREEING", "PROMPT_BITS", "STORE_BITS", "Match", "PictureIndex", "name_key"]
@@ -59,6 +59,7 @@ _PARTS: Final = PROMPT_BITS + 1
 _FRAMES_NEEDED: Final = 0.6
 _MOST_ASKED: Final = 64
 _SALT: Final = np.uint64(0xD1B54A32D192ED03)
+_SKETCH: Final = np.uint64((1 << SKETCH_BITS) - 1)
 
 
 class _Hit(NamedTuple):
@@ -118,7 +119,7 @@ class PictureIndex:
         self._near_bits, self._prompt_bits, self._agreeing = near_bits, prompt_bits, agreeing
         trusted = trusted_rows(folder, "hashes")
         self.journal = Journal(folder, "pictures", _ROW, trusted=trusted, writable=writable)
-        self._hashes = Postings(folder, "hashes", self.journal, _hash_entries, largest=1048576)
+        self._hashes = Postings(folder, "hashes", self.journal, _hash_entries)
         self._pieces = PieceIndex(folder, self.journal, agreeing)
 
     def __len__(self) -> int:
@@ -126,7 +127,14 @@ class PictureIndex:
 
     def close(self) -> None:
         """Give the files and the lock back."""
+        self._hashes.close()
+        self._pieces.close()
         self.journal.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is left to be merged."""
+        self._hashes.settle()
+        self._pieces.settle()
 
     def refresh(self) -> None:
         """Take in what the writing process has added."""
@@ -169,7 +177,7 @@ class PictureIndex:
         found, _ = self._hashes.find(spread_codes(keys)[None], sketches, 0)
         if not len(found):
             return None
-        rows = self._of_others(np.unique(found), medium)
+        rows = self._of_others(np.sort(found), medium)
         held = self.journal.rows()[rows]
         exact = (held["sha256"] == digest).all(axis=1)
         for kind, mask in (("bytes", exact), ("pixels", (held["pixels"] == pixels) & bool(pixels))):
@@ -179,6 +187,10 @@ class PictureIndex:
 
     def near(self, medium: Seen) -> Match | None:
         """The nearest medium by perceptual hash, as far as the thresholds reach."""
+        return next(iter(self.all_near(medium)), None)
+
+    def all_near(self, medium: Seen) -> list[Match]:
+        """Every medium that is near by perceptual hash, the nearest first."""
         prints = medium.prints()
         needed = _needed(len(prints))
         found = []
@@ -198,6 +210,10 @@ class PictureIndex:
 
     def by_segments(self, medium: Seen) -> Match | None:
         """The medium with which most segments agree, when enough do."""
+        return next(iter(self.all_by_segments(medium)), None)
+
+    def all_by_segments(self, medium: Seen) -> list[Match]:
+        """Every medium with which enough segments agree, those with the most first."""
         prints = medium.prints()
         needed = _needed(len(prints))
         # Frames with many segments first: they are found most surely.
@@ -206,7 +222,7 @@ class PictureIndex:
             key=lambda at: -len(prints[at].segments),
         )
         if len(usable) < needed:
-            return None
+            return []
         asked = usable[: len(usable) - needed + 1]
         shared = self._pieces.find([prints[at].segments for at in asked], name_key(medium.owner))
         found = [_Hit(one.row, -one.agreeing, "segments", PLACINGS[one.mirrored], asked[one.frame]) for one in shared]
@@ -285,8 +301,8 @@ class PictureIndex:
             stop += 1
         return range(max(0, start), stop)
 
-    def _agreed(self, found: list[_Hit], needed: int) -> Match | None:
-        """The medium that enough frames point to, and the best of what was found."""
+    def _agreed(self, found: list[_Hit], needed: int) -> list[Match]:
+        """The media that enough frames point to, each with the best of what was found, the best first."""
         by_name: dict[str, list[_Hit]] = {}
         for hit in found:
             by_name.setdefault(self._name(hit.row), []).append(hit)
@@ -295,10 +311,10 @@ class PictureIndex:
             for name, hits in by_name.items()
             if len({hit.frame for hit in hits}) >= needed
         }
-        if not enough:
-            return None
-        name, hit = min(enough.items(), key=lambda item: (item[1].value, item[0]))
-        return Match(name, max(0, hit.value), kind=hit.kind, placing=hit.placing, agreeing=max(0, -hit.value))
+        return [
+            Match(name, max(0, hit.value), kind=hit.kind, placing=hit.placing, agreeing=max(0, -hit.value))
+            for name, hit in sorted(enough.items(), key=lambda item: (item[1].value, item[0]))
+        ]
 
     def _of_others(self, rows: NDArray[np.int64], medium: Seen) -> NDArray[np.int64]:
         owner = name_key(medium.owner)
@@ -348,35 +364,43 @@ def _salt(table: int) -> np.uint64:
 
 def _part_keys(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Keys of the parts of packed hashes: (n, 32) to (n, 9)."""
-    bits = np.unpackbits(hashes, axis=1)
-    cuts = np.linspace(0, HASH_BITS, _PARTS + 1).round().astype(int)
-    out = np.empty((len(hashes), _PARTS), np.uint64)
-    for table, (start, stop) in enumerate(pairwise(cuts.tolist())):
-        packed = np.zeros((len(hashes), 8), np.uint8)
-        part = np.packbits(bits[:, start:stop], axis=1)
-        packed[:, : part.shape[1]] = part
-        out[:, table] = packed.view("<u8")[:, 0] ^ _salt(table)
-    return out
+    bits = np.zeros((len(hashes), HASH_BITS + 1), np.uint8)
+    bits[:, :HASH_BITS] = np.unpackbits(hashes, axis=1)
+    keys: NDArray[np.uint64] = np.packbits(bits.take(_PART_BITS, axis=1), axis=1).view("<u8").astype(np.uint64)
+    return keys ^ _PART_SALTS
 
 
-def _sketches(hashes: NDArray[np.uint8]) -> NDArray[np.uint32]:
+def _part_bits() -> NDArray[np.int64]:
+    """Which bits of a hash go into the 64 of each part's key, (9 * 64,); the one past the last is always zero."""
+    cuts = np.linspace(0, HASH_BITS, _PARTS + 1).round().astype(int).tolist()
+    out = np.full((_PARTS, 64), HASH_BITS)
+    for part, (start, stop) in zip(out, pairwise(cuts), strict=True):
+        part[: stop - start] = np.arange(start, stop)
+    return out.ravel()
+
+
+_PART_BITS: Final = _part_bits()
+_PART_SALTS: Final[NDArray[np.uint64]] = np.array([_salt(table) for table in range(_PARTS)])
+
+
+def _sketches(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """32 bits of packed hashes, one of each eight; they differ in no more bits than the hashes: (n, 32) to (n,)."""
     column = hashes & (np.uint8(128) >> (np.arange(HASH_BITS // 8) % 8).astype(np.uint8))
-    return np.ascontiguousarray(np.packbits(column != 0, axis=1)).view("<u4")[:, 0].astype(np.uint32)
+    return np.ascontiguousarray(np.packbits(column != 0, axis=1)).view("<u4")[:, 0].astype(np.uint64)
 
 
-def _name_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+def _name_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     words = np.ascontiguousarray(digests[:, :16]).view("<u8").astype(np.uint64)
-    return words[:, 0] ^ _salt(10), words[:, 1].astype(np.uint32)
+    return words[:, 0] ^ _salt(10), words[:, 1] & _SKETCH
 
 
-def _pixel_keys(pixels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    return pixels ^ _salt(11), pixels.astype(np.uint32)
+def _pixel_keys(pixels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    return pixels ^ _salt(11), pixels & _SKETCH
 
 
 def _hash_entries(rows: NDArray[Any], first: int, table: int) -> Entries:
     del table
-    numbers = np.arange(first, first + len(rows), dtype=np.uint32)
+    numbers = np.arange(first, first + len(rows))
     known = np.flatnonzero(rows["pixels"])
     hashes = np.ascontiguousarray(rows["hash"])
     names, pixels = _name_keys(rows["sha256"]), _pixel_keys(rows["pixels"][known].astype(np.uint64))

@@ -13,7 +13,7 @@ from gas.errors import IntegrityError
 from gas.media.soundprint import SHORTEST, overlap
 from gas.verification.journal import Journal
 from gas.verification.pictures import Match, name_key
-from gas.verification.postings import Entries, Postings, spread_codes, trusted_rows
+from gas.verification.postings import SKETCH_BITS, Entries, Postings, spread_codes, trusted_rows
 from gas.verification.prints import Seen
 
 __all__ = ["SOUND_BITS", "EmbeddingIndex", "SoundIndex"]
@@ -54,14 +54,19 @@ class SoundIndex:
         self._most = most
         trusted = trusted_rows(folder, "words")
         self.journal = Journal(folder, "sounds", _ROW, trusted=trusted, writable=writable)
-        self._words = Postings(folder, "words", self.journal, _word_entries)
+        self._words = Postings(folder, "words", self.journal, _word_entries, per_row=_WORDS)
 
     def __len__(self) -> int:
         return len(self.journal)
 
     def close(self) -> None:
         """Give the files and the lock back."""
+        self._words.close()
         self.journal.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is left to be merged."""
+        self._words.settle()
 
     def refresh(self) -> None:
         """Take in what the writing process has added."""
@@ -96,23 +101,32 @@ class SoundIndex:
 
     def near(self, medium: Seen) -> Match | None:
         """The sound whose fingerprint lies best over this one's, when it is near enough."""
+        return next(iter(self.all_near(medium)), None)
+
+    def all_near(self, medium: Seen) -> list[Match]:
+        """Sounds whose fingerprints lie well over this one's, the best first; of very many some of the best."""
         places = np.flatnonzero(medium.words)
         words = medium.words[places]
         if not len(words):
-            return None
-        numbers, which = self._words.find(spread_codes(words.astype(np.uint64))[None], words, 0, _LONGEST)
+            return []
+        numbers, which = self._words.find(
+            spread_codes(words.astype(np.uint64))[None], words.astype(np.uint64), 0, _LONGEST
+        )
         rows, at = np.divmod(numbers, _WORDS)
         # Words that both have at the same distance of time: a copy has many, chance one or two.
         shifts = at - places[which] + _FURTHEST
         slots, counts = np.unique(rows * (2 * _FURTHEST) + shifts, return_counts=True)
         rows, shifts = np.divmod(slots[np.argsort(-counts, kind="stable")[:_LOOKED_AT]], 2 * _FURTHEST)
-        best: Match | None = None
+        best: dict[str, float] = {}
         for row in self._hopeful(medium, rows, shifts - _FURTHEST):
             held = self.journal.rows()[row]
             rate, count = overlap(medium.words, held["words"][: int(held["count"])].astype(np.uint32))
-            if count and rate <= self._most and (best is None or rate * 256 < best.distance):
-                best = Match(bytes(held["sha256"]).hex(), round(256 * rate), kind="sound")
-        return best
+            if count and rate <= self._most:
+                name = bytes(held["sha256"]).hex()
+                best[name] = min(rate, best.get(name, 1.0))
+        return [
+            Match(name, round(256 * rate), kind="sound") for name, rate in sorted(best.items(), key=lambda one: one[1])
+        ]
 
     def _hopeful(self, medium: Seen, rows: NDArray[np.int64], shifts: NDArray[np.int64]) -> list[int]:
         """Rows of others that are alike when laid at these shifts, the likest first."""
@@ -197,10 +211,10 @@ class EmbeddingIndex:
         return Match(best[1], round(128 * (1 - best[0])), kind="embedding") if best else None
 
 
-def _names(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def _names(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
     """Codes and sketches of digests (n, 32)."""
     words = np.ascontiguousarray(digests[:, :16]).view("<u8").astype(np.uint64)
-    return spread_codes(words[:, 0] | np.uint64(1 << 63)), words[:, 1].astype(np.uint32)
+    return spread_codes(words[:, 0] | np.uint64(1 << 63)), words[:, 1] >> np.uint64(64 - SKETCH_BITS)
 
 
 def _word_entries(rows: NDArray[Any], first: int, table: int) -> Entries:
@@ -211,6 +225,6 @@ def _word_entries(rows: NDArray[Any], first: int, table: int) -> Entries:
     every = np.arange(len(rows))
     return Entries(
         np.concatenate([spread_codes(words.astype(np.uint64)), names[0]]),
-        ((np.concatenate([numbers, every]) + first) * _WORDS + np.concatenate([at, 0 * every])).astype(np.uint32),
-        np.concatenate([words, names[1]]),
+        (np.concatenate([numbers, every]) + first) * _WORDS + np.concatenate([at, 0 * every]),
+        np.concatenate([words.astype(np.uint64), names[1]]),
     )
