@@ -1,6 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; each sets up all that it needs.
 .PHONY: help demo test test-chain security lint bench lock clean install install-dev
 INSTALL_FLAGS ?=
+SECURITY_FLAGS ?=
 # Many tests wait for processes of theirs: one more worker than the two cores of a small machine.
 PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
@@ -9,7 +10,7 @@ help:
 	@echo "make demo    install, then one whole adversarial round on real input"
 	@echo "make test    install, then every test"
 	@echo "make test-chain GAS_CHAIN_URL=ws://...  the chain's suite on a development node"
-	@echo "make security  hostile models against the sandbox, as a table"
+	@echo "make security  hostile models against the sandbox, as a table (SECURITY_FLAGS=--fast)"
 	@echo "make lint    ruff, format, mypy --strict, floors"
 	@echo "make bench   the benchmarks of benchmarks/"
 	@echo "make lock    renew the lock files in requirements/"
@@ -31,7 +32,7 @@ test-chain: install-dev
 	GAS_CHAIN_URL="$(GAS_CHAIN_URL)" $(BIN)/python -m pytest tests/contracts/test_chain_live.py
 
 security: install-dev
-	$(BIN)/python tools/security.py
+	$(BIN)/python tools/security.py $(SECURITY_FLAGS)
 
 lint: install-dev
 	$(BIN)/ruff check .

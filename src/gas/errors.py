@@ -247,7 +247,8 @@ class PackageRejected(SubmissionError):
 class ModelFailed(SubmissionError):
     """A submitted model crashed, hung, was killed for memory, or broke the answer's format.
 
-    Codes: ``load_failed``, ``crashed``, ``timeout``, ``out_of_memory``, ``bad_output``, ``protocol``.
+    Codes: ``load_failed``, ``crashed``, ``timeout``, ``out_of_memory``, ``bad_output``, ``protocol``,
+    ``unanswered``.
     """
 
     code = "model_failed"

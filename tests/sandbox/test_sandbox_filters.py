@@ -12,6 +12,10 @@ from gas.sandbox.inside.filters import first_filter, second_filter
 X86_64, I386 = 0xC000003E, 0x40000003
 EPERM, ENOSYS, ENOTTY = errno_action(1), errno_action(38), errno_action(25)
 WORDS = st.integers(0, 2**64 - 1)
+REFUSED = [
+    27, 41, 42, 53, 57, 58, 59, 62, 73, 101, 105, 117, 125, 126, 129, 165, 272, 275, 278, 298, 308, 310, 311, 317, 319,
+    321, 322, 323, 327,
+]  # fmt: skip
 
 
 def interpret(program, nr, args=(), arch=X86_64):
@@ -54,9 +58,7 @@ def test_the_second_filter_allows_nothing_that_the_first_refuses(nr, args):
         assert interpret(first_filter(), nr, args) == ALLOW
 
 
-@pytest.mark.parametrize(
-    "nr", [41, 42, 53, 57, 58, 59, 62, 73, 101, 105, 117, 125, 126, 165, 272, 308, 310, 311, 317, 319, 321, 323, 298]
-)
+@pytest.mark.parametrize("nr", REFUSED)
 def test_sockets_processes_programs_identity_and_old_holes_are_refused(nr):
     assert interpret(second_filter(2), nr) == EPERM
 
@@ -81,6 +83,21 @@ def test_a_model_signals_its_own_threads_only(pid):
 def test_terminal_tricks_answer_that_there_is_no_terminal():
     assert interpret(second_filter(2), 16, (0, 0x5412)) == ENOTTY
     assert interpret(second_filter(2), 16, (0, 0x5401)) == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("nr", "argument", "harmless", "harmful"),
+    [(9, 3, [0x22, 0x1], [0x40022]), (28, 2, [0, 4, 8, 14, 25], [9, 12, 20, 21, 100, 101]), (221, 3, [1, 2, 3], [4])],
+    ids=["huge pages", "advice on memory", "advice on files"],
+)
+def test_memory_that_others_share_is_not_taken_watched_or_dropped(nr, argument, harmless, harmful):
+    for value in (*harmless, *harmful):
+        args = (*[0] * argument, value)
+        assert interpret(second_filter(2), nr, args) == (ALLOW if value in harmless else EPERM)
+
+
+def test_a_call_that_was_interrupted_by_a_stop_goes_on():
+    assert interpret(second_filter(2), 219) == ALLOW
 
 
 @given(

@@ -27,6 +27,10 @@ REAL = [
     "walks_the_classes",
     "hides_behind_an_alias",
     "runs_machine_code_of_its_own",
+    "leaves_a_dump_when_it_crashes",
+    "drops_pages_that_others_read",
+    "sees_which_pages_others_read",
+    "asks_the_kernel_about_the_host",
 ]
 """Attempts that do no harm where nothing stops them."""
 

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gas.errors import SandboxUnavailable
@@ -23,6 +25,20 @@ spec = ModelSpec(Path(sys.argv[1]), "onnx", "model.onnx", None, (3, 4, 4), "uint
 session = sandbox.start(spec, batch_size=2)
 print(session.pid, flush=True)
 sys.stdin.read()
+"""
+
+
+WAITS = """
+import select
+import torch
+
+class Waits(torch.nn.Module):
+    def forward(self, batch):
+        select.poll().poll(200)
+        return torch.zeros(len(batch), 2)
+
+def load_model(weights_path, num_classes):
+    return Waits()
 """
 
 
@@ -71,6 +87,9 @@ def test_every_process_of_the_tree_ends_with_the_session(every_rung, onnx_packag
     session = rung.start(onnx_package(), batch_size=2)
     tree = descendants(session.pid)
     assert len(tree) >= (1 if rung.tier is Tier.PLAIN else 3)
+    if rung.tier is not Tier.PLAIN:
+        # The machine's own shortage of memory is to hit the model, and neither us nor others.
+        assert {Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid, _ in tree[1:]} == {"1000"}
     session.close()
     wait_until_gone(tree)
 
@@ -84,6 +103,28 @@ def test_every_process_of_the_tree_dies_when_the_parent_is_killed(every_rung, on
         assert tree
         parent.send_signal(signal.SIGKILL)
     wait_until_gone(tree)
+
+
+def test_a_model_goes_on_where_it_was_when_its_machine_stood_still(light, torch_package, batch):
+    """A call with a time limit is begun anew by the kernel after a stop; the filter has to let that through."""
+    with light.start(torch_package(WAITS), batch_size=3) as session:
+        inside = [pid for pid, _ in descendants(session.pid)[1:]]
+        ended = threading.Event()
+
+        def stand_still():
+            while not ended.is_set():
+                for number in (signal.SIGSTOP, signal.SIGCONT):
+                    for pid in inside:
+                        os.kill(pid, number)
+                ended.wait(0.02)
+
+        machine = threading.Thread(target=stand_still)
+        machine.start()
+        try:
+            np.testing.assert_array_equal(session.infer(batch), np.zeros((3, 2)))
+        finally:
+            ended.set()
+            machine.join()
 
 
 @pytest.mark.parametrize("name", ["isolating", "own"])

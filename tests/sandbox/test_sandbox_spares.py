@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from models.suite import ATTEMPTS, OWN_ROOT, OWN_USER, ROOT, USER, Worker, chose
 from gas.errors import ModelFailed
 from gas.sandbox import Limits, PlainSandbox
 from gas.sandbox.base import Environment
-from gas.sandbox.spares import Spares, available_bytes
+from gas.sandbox.free_memory import available_bytes
+from gas.sandbox.spares import Spares
 
 LIMITS = Limits(memory_bytes=2**30, batch_seconds=20.0)
 
@@ -188,6 +190,53 @@ def test_where_memory_is_short_nothing_waits_and_models_run_all_the_same(light, 
         spares.prepare(Environment.of(spec, LIMITS))
         assert ask(spares, spec, batch[:1])[0, 0] == 5
         assert (spares.taken, spares.pids()) == (0, ())
+
+
+def test_a_start_that_can_not_be_leaves_nobody_waiting_for_ever(light, torch_package, batch, tmp_path):
+    spec = torch_package(tells("5"))
+    with Spares(light, folder=tmp_path, least_free=0) as spares:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="thread"):
+                spares.start(spec, batch_size=4, threads=0)
+        spares.prepare(Environment.of(spec, LIMITS, 0))
+        assert ask(spares, spec, batch[:1])[0, 0] == 5
+
+
+def test_spares_are_made_again_after_their_folder_was_tidied_up(light, torch_package, batch, tmp_path):
+    spec = torch_package(tells("5"))
+    with Spares(light, folder=tmp_path, least_free=0, refill=False) as spares:
+        ready(spares, spec)
+        ask(spares, spec, batch[:1])
+        for folder in tmp_path.glob("gas-spares-*"):
+            shutil.rmtree(folder)
+        ready(spares, spec)
+        assert ask(spares, spec, batch[:1])[0, 0] == 5
+        assert spares.taken == 2
+
+
+GIB = 2**30
+OWN_GROUPS = {
+    "v1": ("3:memory:/a/b\n", "31 24 0:27 / {top} rw - cgroup cgroup rw,memory\n", "limit_in_bytes", "usage_in_bytes"),
+    "v2": ("0::/a/b\n", "31 24 0:27 / {top} rw - cgroup2 cgroup2 rw\n", "max", "current"),
+}
+
+
+@pytest.mark.parametrize("version", OWN_GROUPS)
+@pytest.mark.parametrize("limited", ["a", "a/b"])
+def test_the_limit_of_an_own_group_or_of_one_above_counts(tmp_path, version, limited):
+    own, mounted, most, current = OWN_GROUPS[version]
+    proc, top = tmp_path / "proc", tmp_path / "top"
+    (proc / "self").mkdir(parents=True)
+    (top / "a" / "b").mkdir(parents=True)
+    (proc / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:   {8 * GIB // 1024} kB\n")
+    (proc / "self" / "cgroup").write_text(own)
+    (proc / "self" / "mountinfo").write_text(mounted.format(top=top))
+    assert available_bytes(proc) == 8 * GIB
+    (top / limited / f"memory.{most}").write_text(f"{3 * GIB}\n")
+    (top / limited / f"memory.{current}").write_text(f"{2 * GIB}\n")
+    name = "inactive_file" if version == "v2" else "total_inactive_file"
+    (top / limited / "memory.stat").write_text(f"anon 5\n{name} {GIB // 2}\n")
+    assert available_bytes(proc) == 3 * GIB // 2
 
 
 def test_nothing_is_left_when_it_is_closed(light, torch_package, batch, tmp_path):

@@ -12,7 +12,8 @@ What it covers (tiers ``NAMESPACES`` and above; each point has a hostile model a
     * Processes: no program can be started, no process made; others can be neither seen, traced nor signalled.
       Everything dies with the session, and with the parent, even when the parent is killed.
     * Kernel: an unprivileged user of its own, no capabilities, no new privileges, a list of allowed system
-      calls (default: refused), Landlock.
+      calls (default: refused), Landlock. A crash leaves no dump, not even for a program of the host that collects them.
+      Which pages of shared files are in memory can be neither asked nor changed.
     * Resources: memory, processor time, threads, file size and open files are limited; the parent keeps a
       wall clock for loading and for each batch. In a control group (the tiers that end in ``_CGROUP``) the limit of
       memory holds for the whole tree together with its files and what the kernel keeps for it, and so does that of
@@ -23,7 +24,8 @@ What it covers (tiers ``NAMESPACES`` and above; each point has a hostile model a
 
 What it does not cover
     * Bugs of the kernel, and side channels of the processor (timing, caches): use a virtual machine of its own
-      for the workers where that matters.
+      for the workers where that matters. Two models that run at the same time on one machine can signal to each other
+      by load, and through locks in the memory of libraries that both read.
     * What a model remembers between batches of one session, the number and sizes of batches, the clock, the
       kind of processor and the kernel's release: it can know these.
     * A moment's flood of empty files in ``/tmp`` under bubblewrap: their number is looked at a few times a second; the

@@ -16,7 +16,7 @@ from gas.sandbox.isolating import IsolatingSandbox
 from gas.sandbox.launch import FileCounter, start_guarded
 from gas.sandbox.layout import Layout
 from gas.sandbox.memory import sealed_file
-from gas.sandbox.tree import Pipes, Tree
+from gas.sandbox.tree import Start, Tree
 
 __all__ = ["BubblewrapSandbox", "find_bubblewrap"]
 
@@ -58,15 +58,7 @@ class BubblewrapSandbox(IsolatingSandbox):
             executable = found[0]
         self._executable = executable
 
-    def _launch(
-        self,
-        layout: Layout,
-        pipes: Pipes,
-        descriptors: tuple[int, ...],
-        settings: int,
-        deadline: float,
-        group: Group | None,
-    ) -> Tree:
+    def _launch(self, layout: Layout, start: Start, group: Group | None) -> Tree:
         seccomp = sealed_file("filter", first_filter(gpu=layout.gpu is not None))
 
         def command(info: int, gate: int) -> list[str]:
@@ -75,13 +67,13 @@ class BubblewrapSandbox(IsolatingSandbox):
                 *_arguments(layout),
                 "--seccomp", str(seccomp), "--info-fd", str(info), "--block-fd", str(gate),
                 "--",
-                *layout.command(settings),
+                *layout.command(start.settings),
             ]  # fmt: skip
 
         try:
             return start_guarded(
-                command, pipes, (*descriptors, seccomp), deadline,
-                who="bubblewrap", group=group, watch=FileCounter(layout.limits.tmp_files),
+                command, start, who="bubblewrap", more=(seccomp,),
+                group=group, watch=FileCounter(layout.limits.tmp_files),
             )  # fmt: skip
         finally:
             os.close(seccomp)

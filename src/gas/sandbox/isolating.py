@@ -24,7 +24,7 @@ from gas.sandbox.layout import MODEL, Layout, package, private_uid, readable, wr
 from gas.sandbox.opening import Confinement, Launcher, Waiting, open_session, open_waiting
 from gas.sandbox.runtime import Bind, find_runtime
 from gas.sandbox.session import Session
-from gas.sandbox.tree import Pipes, Tree
+from gas.sandbox.tree import Start, Tree
 
 __all__ = ["IsolatingSandbox"]
 
@@ -122,10 +122,10 @@ class IsolatingSandbox(abc.ABC):
         limits = environment.limits
         layout = Layout(self._runtime, binds, limits, environment.threads, as_root=as_root, gpu=gpu)
 
-        def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
+        def launch(start: Start) -> Tree:
             group = self._groups.make(limits) if self._groups else None
             try:
-                return self._launch(layout, pipes, descriptors, settings, deadline, group)
+                return self._launch(layout, start, group)
             except BaseException:
                 if group:
                     group.remove()
@@ -134,13 +134,5 @@ class IsolatingSandbox(abc.ABC):
         return confinement, launch
 
     @abc.abstractmethod
-    def _launch(
-        self,
-        layout: Layout,
-        pipes: Pipes,
-        descriptors: tuple[int, ...],
-        settings: int,
-        deadline: float,
-        group: Group | None,
-    ) -> Tree:
+    def _launch(self, layout: Layout, start: Start, group: Group | None) -> Tree:
         """Start the tree with this view; the group is the tree's from then on."""

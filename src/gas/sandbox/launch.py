@@ -16,7 +16,7 @@ from typing import Protocol
 from gas.errors import SandboxUnavailable
 from gas.sandbox.cgroups import Group
 from gas.sandbox.layout import PRIVATE
-from gas.sandbox.tree import Pipes, Tree, printable
+from gas.sandbox.tree import Start, Tree, printable
 
 __all__ = ["FileCounter", "Watch", "start_guarded"]
 
@@ -39,11 +39,10 @@ class Watch(Protocol):
 
 def start_guarded(
     command: Callable[[int, int], list[str]],
-    pipes: Pipes,
-    descriptors: Iterable[int],
-    deadline: float,
+    start: Start,
     *,
     who: str,
+    more: Iterable[int] = (),
     group: Group | None = None,
     watch: Watch | None = None,
     environment: dict[str, str] | None = None,
@@ -55,10 +54,9 @@ def start_guarded(
 
     Args:
         command: Makes the command line from those two descriptors.
-        pipes: The session's.
-        descriptors: Further ones to hand down.
-        deadline: On the monotonic clock, for that JSON.
+        start: What the runner gets.
         who: Name of the program, for the error.
+        more: Descriptors for the program itself.
         group: The tree's control group; removed with the tree.
         watch: Looked at while waiting for the model.
         environment: Of the program; the model's is another.
@@ -76,9 +74,9 @@ def start_guarded(
                 process = subprocess.Popen(
                     command(info_inside, gate_inside),
                     stdin=subprocess.DEVNULL,
-                    stdout=pipes.errors_inside,
-                    stderr=pipes.errors_inside,
-                    pass_fds=(pipes.requests_inside, pipes.answers_inside, *descriptors, info_inside, gate_inside),
+                    stdout=start.pipes.errors_inside,
+                    stderr=start.pipes.errors_inside,
+                    pass_fds=(*start.descriptors, *more, info_inside, gate_inside),
                     env=environment or {},
                     cwd="/",
                 )
@@ -104,7 +102,7 @@ def start_guarded(
 
         tree = Tree(
             process,
-            pipes,
+            start.pipes,
             kill=kill,
             release=release,
             guarded=True,
@@ -113,12 +111,13 @@ def start_guarded(
         )
         try:
             # The gate keeps the tree's first process waiting, so its number can't be somebody else's yet.
-            number = _first_process(info, deadline, who)
+            number = _first_process(info, start.deadline, who)
             first.append(os.pidfd_open(number))
             if watch:
                 watch.watch(number, first[0])
             if group:
                 group.join(number)
+            _offer_first(number)
             os.write(gate, b"x")
         except SandboxUnavailable:
             # It has ended, or says nothing: what it has printed tells why.
@@ -138,6 +137,12 @@ def _forget(group: Group | None, watch: Watch | None) -> None:
         watch.close()
     if group:
         group.remove()
+
+
+def _offer_first(number: int) -> None:
+    """Where the machine itself runs out of memory, let it take the model, and not a worker or a database."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{number}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _first_process(info: int, deadline: float, who: str) -> int:

@@ -6,13 +6,13 @@ import contextlib
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gas.errors import SandboxUnavailable
 from gas.sandbox.base import Limits
+from gas.sandbox.folders import HeldFolder
 from gas.sandbox.gpu import GPU_FOLDER, GpuAccess
 from gas.sandbox.runtime import BOOT, RUNNER, Bind, Runtime, child_environment
 
@@ -77,12 +77,12 @@ class Package:
     """The model's files as sources of bind mounts; copies of those that another user may not read."""
 
     binds: list[Bind] = field(default_factory=list)
-    copies: Path | None = None
+    copies: HeldFolder | None = None
 
     def forget_copies(self) -> None:
         """Remove the copies; a running sandbox keeps what it has mounted."""
         if self.copies is not None:
-            shutil.rmtree(self.copies, ignore_errors=True)
+            self.copies.close()
             self.copies = None
 
 
@@ -105,8 +105,8 @@ def package(folder: Path, *, other_user: bool) -> Package:
             source = path.resolve()
             if other_user and not mode & stat.S_IROTH:
                 if found.copies is None:
-                    found.copies = Path(tempfile.mkdtemp(prefix="gas-model-"))
-                source = found.copies / path.name
+                    found.copies = HeldFolder("gas-model-")
+                source = found.copies.path / path.name
                 shutil.copyfile(path, source)
                 source.chmod(0o444)
             found.binds.append(Bind(source, f"{MODEL}/{path.name}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -14,6 +15,7 @@ from gas.errors import SandboxUnavailable
 __all__ = ["InputMemory", "sealed_file"]
 
 _F_SEAL_FUTURE_WRITE = 0x0010
+_MFD_NOEXEC_SEAL = 0x0008
 
 
 def sealed_file(name: str, content: bytes) -> int:
@@ -30,7 +32,7 @@ def sealed_file(name: str, content: bytes) -> int:
         gas.errors.SandboxUnavailable: The kernel refuses.
     """
     try:
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = _anonymous_file(name)
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(content)
@@ -44,6 +46,17 @@ def sealed_file(name: str, content: bytes) -> int:
             os.close(descriptor)
     except OSError as error:
         raise SandboxUnavailable(f"The kernel gives no sealed memory: {error.strerror}.") from error
+
+
+def _anonymous_file(name: str) -> int:
+    """A descriptor of an empty file that can be sealed, and never run; hardened kernels refuse any other."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.memfd_create(name, flags)  # before Linux 6.3
 
 
 class InputMemory:
@@ -66,7 +79,7 @@ class InputMemory:
         self._map: mmap.mmap | None = None
         self._writable = self.descriptor = -1
         try:
-            self._writable = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self._writable = _anonymous_file("input")
             os.fchmod(self._writable, 0o444)
             self.descriptor = os.open(f"/proc/self/fd/{self._writable}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -25,7 +25,7 @@ from gas.sandbox.launch import start_guarded
 from gas.sandbox.layout import DEVICES, FACTS, GPU_FACTS, PRIVATE, Layout, parents
 from gas.sandbox.memory import sealed_file
 from gas.sandbox.runtime import runner_folder
-from gas.sandbox.tree import Pipes, Tree
+from gas.sandbox.tree import Start, Tree
 
 __all__ = ["NamespaceSandbox"]
 
@@ -49,17 +49,8 @@ class NamespaceSandbox(IsolatingSandbox):
     def __init__(self, *, groups: Groups | None = None) -> None:
         super().__init__(Tier.NAMESPACES_CGROUP if groups else Tier.NAMESPACES, groups)
 
-    def _launch(
-        self,
-        layout: Layout,
-        pipes: Pipes,
-        descriptors: tuple[int, ...],
-        settings: int,
-        deadline: float,
-        group: Group | None,
-    ) -> Tree:
-        inside = (pipes.requests_inside, pipes.answers_inside, *descriptors)
-        plan = sealed_file("plan", json.dumps(_plan(layout, inside, settings)).encode())
+    def _launch(self, layout: Layout, start: Start, group: Group | None) -> Tree:
+        plan = sealed_file("plan", json.dumps(_plan(layout, start)).encode())
 
         def command(info: int, gate: int) -> list[str]:
             words = (runner_folder(), plan, info, gate)
@@ -67,10 +58,10 @@ class NamespaceSandbox(IsolatingSandbox):
 
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, plan)
-            return start_guarded(command, pipes, (*descriptors, plan), deadline, who="The launcher", group=group)
+            return start_guarded(command, start, who="The launcher", more=(plan,), group=group)
 
 
-def _plan(layout: Layout, descriptors: tuple[int, ...], settings: int) -> dict[str, object]:
+def _plan(layout: Layout, start: Start) -> dict[str, object]:
     """What the launcher must know; sources of bind mounts are resolved, for it sees them below another root."""
     binds = [(str(bind.source.resolve()), bind.target) for bind in layout.binds]
     devices = list(DEVICES)
@@ -95,7 +86,7 @@ def _plan(layout: Layout, descriptors: tuple[int, ...], settings: int) -> dict[s
         "private_files": layout.limits.tmp_files,
         "root_files": 2 * len(targets) + len(folders) + _SPARE_FILES,
         "filter": first_filter(gpu=layout.gpu is not None).hex(),
-        "descriptors": descriptors,
-        "command": layout.command(settings),
+        "descriptors": start.descriptors,
+        "command": layout.command(start.settings),
         "environment": layout.environment,
     }

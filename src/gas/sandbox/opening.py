@@ -24,7 +24,7 @@ from gas.sandbox.base import Environment, Limits, ModelSpec, Sandbox, Tier
 from gas.sandbox.inside import wire
 from gas.sandbox.memory import InputMemory, sealed_file
 from gas.sandbox.session import Session
-from gas.sandbox.tree import Ended, Late, Overdrawn, Pipes, Tree, printable
+from gas.sandbox.tree import Ended, Late, Overdrawn, Pipes, Start, Tree, printable
 
 __all__ = ["Confinement", "Launcher", "Rung", "Waiting", "open_session", "open_waiting"]
 
@@ -60,8 +60,8 @@ class Confinement:
     devices: tuple[str, ...] = ()
 
 
-Launcher = Callable[[Pipes, tuple[int, ...], int, float], Tree]
-"""Starts the runner: (pipes, further descriptors to hand down, descriptor of the settings, deadline) -> tree."""
+Launcher = Callable[[Start], Tree]
+"""Starts a runner; what it starts owns the pipes from then on."""
 
 
 def _settings(
@@ -189,10 +189,10 @@ class Waiting:
             gas.errors.ModelFailed: ``spec.params`` can't be handed over.
             ValueError: A size is not positive, the spec is of another environment, or this runner has its package.
         """
-        if not self._mine or Environment.of(spec, limits, self.environment.threads) != self.environment:
-            raise ValueError("This runner was made for something else, or has its package.")
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
+            if not self._mine or Environment.of(spec, limits, self.environment.threads) != self.environment:
+                raise ValueError("This runner was made for something else, or has its package.")
             text = _package(spec, batch_size, selfcheck)
             # One that has waited long has said it long ago.
             self._expect(wire.CONFINED, max(self._deadline, time.monotonic() + _PATIENCE))
@@ -278,7 +278,7 @@ def open_waiting(environment: Environment, confinement: Confinement, launch: Lau
             text = _settings(environment, confinement, pipes, memory, nonce=nonce)
             settings = sealed_file("settings", text)
             try:
-                tree = launch(pipes, (memory.descriptor, settings), settings, deadline)
+                tree = launch(Start(pipes, memory.descriptor, settings, deadline))
             finally:
                 os.close(settings)
         except OSError as error:

@@ -14,7 +14,7 @@ from gas.sandbox.base import DEFAULT_LIMITS, Environment, Limits, ModelSpec, Tie
 from gas.sandbox.opening import Confinement, Launcher, Waiting, open_session, open_waiting
 from gas.sandbox.runtime import BOOT, child_environment, host_site_folders, runner_folder
 from gas.sandbox.session import Session
-from gas.sandbox.tree import Pipes, Tree
+from gas.sandbox.tree import Start, Tree
 
 __all__ = ["PlainSandbox"]
 
@@ -63,14 +63,13 @@ def _confinement(folder: Path) -> Confinement:
 
 
 def _launcher(threads: int) -> Launcher:
-    def launch(pipes: Pipes, descriptors: tuple[int, ...], settings: int, deadline: float) -> Tree:
-        del deadline
+    def launch(start: Start) -> Tree:
         process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(runner_folder()), str(settings)],
+            [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(runner_folder()), str(start.settings)],
             stdin=subprocess.DEVNULL,
-            stdout=pipes.errors_inside,
-            stderr=pipes.errors_inside,
-            pass_fds=(pipes.requests_inside, pipes.answers_inside, *descriptors),
+            stdout=start.pipes.errors_inside,
+            stderr=start.pipes.errors_inside,
+            pass_fds=start.descriptors,
             env=child_environment(threads),
             cwd="/",
             start_new_session=True,
@@ -80,6 +79,6 @@ def _launcher(threads: int) -> Launcher:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-        return Tree(process, pipes, kill=kill)
+        return Tree(process, start.pipes, kill=kill)
 
     return launch

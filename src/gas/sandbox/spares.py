@@ -16,10 +16,8 @@ What is not: a spare takes memory while it waits (some 200 MB with torch), so th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
-import re
 import shutil
 import stat
 import tempfile
@@ -31,12 +29,16 @@ from typing import Final, Self
 
 from gas.errors import SandboxUnavailable
 from gas.sandbox.base import DEFAULT_LIMITS, Environment, Limits, ModelSession, ModelSpec
+from gas.sandbox.folders import HeldFolder
+from gas.sandbox.free_memory import available_bytes
 from gas.sandbox.opening import Rung, Waiting
 
-__all__ = ["Spares", "available_bytes"]
+__all__ = ["Spares"]
 
 _PREFIX: Final = "gas-spares-"
 _LEAST_FREE: Final = 2**30
+_ABOUT: Final = 300 * 2**20
+"""Bytes that a spare may still take which has not settled yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Spares:
         self._ordered: list[Environment] = []
         self._orders: queue.SimpleQueue[Environment | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._root: _HeldFolder | None = None
+        self._root: HeldFolder | None = None
         self._closed = False
         self.taken = 0
 
@@ -120,15 +122,22 @@ class Spares:
             for _ in range(missing):
                 self._ordered.append(environment)
                 self._orders.put(environment)
-            if missing > 0 and self._thread is None:
-                self._thread = threading.Thread(target=self._make_all, name="gas-spares", daemon=True)
-                self._thread.start()
+            if missing > 0 and (self._thread is None or not self._thread.is_alive()):
+                thread = threading.Thread(target=self._make_all, name="gas-spares", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # There are as many threads as there may be: models start without spares then.
+                    self._ordered.clear()
+                    return
+                self._thread = thread
 
     def start(
         self, spec: ModelSpec, *, batch_size: int, limits: Limits = DEFAULT_LIMITS, threads: int = 1
     ) -> ModelSession:
         """Load a model in a spare if one waits, else in a new tree; see :class:`gas.sandbox.base.Sandbox`."""
         environment = Environment.of(spec, limits, threads)
+        refill = self._refill
         try:
             while (spare := self._take(environment)) is not None:
                 try:
@@ -136,9 +145,13 @@ class Spares:
                 except SandboxUnavailable:
                     continue  # it died while it waited
             return self._rung.start(spec, batch_size=batch_size, limits=limits, threads=threads)
+        except ValueError:
+            # No spare of that kind could be made, either.
+            refill = False
+            raise
         finally:
             # Only now: a start is not to share the processor with the making of a spare.
-            if self._refill:
+            if refill:
                 self.prepare(environment, self._most)
 
     def close(self) -> None:
@@ -186,27 +199,40 @@ class Spares:
         return session
 
     def _make_all(self) -> None:
-        while (environment := self._orders.get()) is not None:
-            spare = None if self._closed else self._make(environment)
+        try:
+            while (environment := self._orders.get()) is not None:
+                spare = None if self._closed else self._make(environment)
+                with self._lock:
+                    if environment in self._ordered:
+                        self._ordered.remove(environment)
+                    if spare is not None:
+                        self._waiting.append(spare)
+                    self._lock.notify_all()
+        finally:
+            # Whatever has ended this thread: nobody is to wait for what it would have made.
             with self._lock:
-                self._ordered.remove(environment)
-                if spare is not None:
-                    self._waiting.append(spare)
+                self._ordered.clear()
                 self._lock.notify_all()
 
     def _make(self, environment: Environment) -> _Spare | None:
         """Make one; None where that is not possible: then the next start says why."""
         self._make_room()
-        if available_bytes() < self._least_free:
+        with self._lock:
+            young = sum(not spare.waiting.is_settled for spare in self._waiting)
+        if available_bytes() - young * _ABOUT < self._least_free:
             return None
         folder = None
         try:
+            if self._root is not None and not self._root.path.is_dir():
+                # Somebody has tidied the temporary files up.
+                self._root.close()
+                self._root = None
             if self._root is None:
-                self._root = _HeldFolder(self._parent or Path(tempfile.gettempdir()))
+                self._root = HeldFolder(_PREFIX, self._parent)
             folder = Path(tempfile.mkdtemp(dir=self._root.path))
             folder.chmod(0o755)
             return _Spare(self._rung.wait(environment, folder), folder)
-        except (OSError, SandboxUnavailable):
+        except (OSError, SandboxUnavailable, ValueError, MemoryError):
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             return None
@@ -220,46 +246,6 @@ class Spares:
                 old = self._waiting.popleft()
             old.waiting.close()
             shutil.rmtree(old.folder, ignore_errors=True)
-
-
-class _HeldFolder:
-    """A new folder that is this process's as long as it lives; those of processes that were killed go.
-
-    Args:
-        parent: Where; must exist.
-
-    Raises:
-        OSError: It can't be made.
-    """
-
-    def __init__(self, parent: Path) -> None:
-        _sweep(parent)
-        while True:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                # Another process sweeps, and took it for a dead one's in the moment before it was held.
-                os.close(self._held)
-
-    def close(self) -> None:
-        """Remove it with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._held)
-
-
-def _sweep(parent: Path) -> None:
-    for left in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if os.fstat(held).st_uid == os.geteuid():
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(held)
 
 
 def _place(package: Path, folder: Path) -> None:
@@ -284,16 +270,3 @@ def _place(package: Path, folder: Path) -> None:
             target.chmod(0o444)
     except OSError as error:
         raise SandboxUnavailable(f"The model's files can't be handed in: {error.strerror}.") from error
-
-
-def available_bytes() -> int:
-    """Memory that can still be used: of the machine, or of this process's control group where that is less."""
-    found = []
-    with contextlib.suppress(OSError):
-        facts = Path("/proc/meminfo").read_text(encoding="ascii")
-        if line := re.search(r"^MemAvailable:\s+(\d+) kB", facts, re.MULTILINE):
-            found.append(int(line[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
-        most, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii")) for name in ("max", "current"))
-        found.append(max(0, most - used))
-    return min(found, default=0)

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["Ended", "Late", "Overdrawn", "Pipes", "Tree", "printable"]
+__all__ = ["Ended", "Late", "Overdrawn", "Pipes", "Start", "Tree", "printable"]
 
 _TAIL_BYTES = 4096
 _PATIENCE = 5.0
@@ -68,6 +69,28 @@ class Pipes:
         self.close_inside()
         while self._outside:
             os.close(self._outside.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a runner is started with, on every rung.
+
+    Attributes:
+        pipes: Of its session.
+        memory: Descriptor of the input.
+        settings: Descriptor with what the runner must know to confine itself.
+        deadline: On the monotonic clock, for everything that is ours.
+    """
+
+    pipes: Pipes
+    memory: int
+    settings: int
+    deadline: float
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that the runner gets, but for its output."""
+        return (self.pipes.requests_inside, self.pipes.answers_inside, self.memory, self.settings)
 
 
 class Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -164,6 +165,20 @@ def writes_to_the_input_by_its_descriptor(p):
 def cuts_the_input_off(p):
     """Cut the shared input to nothing, so that the parent dies when it writes there."""
     return os.ftruncate(the_input(), 0) is None
+
+
+@model()
+def opens_the_input_anew(p):
+    """Make the shared input's mode generous, and open it again for writing by the link of its descriptor."""
+    number = the_input()
+    with contextlib.suppress(OSError):
+        os.fchmod(number, 0o777)
+    again = os.open(f"/proc/self/fd/{number}", os.O_RDWR)
+    for attempt in (lambda: os.pwrite(again, b"x", 0), lambda: os.ftruncate(again, 0), lambda: mmap.mmap(again, 1)):
+        with contextlib.suppress(OSError):
+            attempt()
+            return True
+    return False
 
 
 @model()

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH110, PTH123
 """Models that call the kernel for what only root, or nobody, should have."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from models.inside import is_allowed
+from models.inside import LIBC, can_write, is_allowed
 from models.table import Table, text_code
 
 TABLE = Table("kernel")
@@ -53,6 +54,68 @@ def changes_the_root(p):
 
 
 @model()
+def maps_itself_to_root(p):
+    """Open the map of users of its own process, by which a user name space makes root."""
+    return can_write("/proc/self/uid_map")
+
+
+@model()
+def moves_itself_to_another_control_group(p):
+    """Find the control groups, to leave its own or to limit others."""
+    return any(os.path.exists(path) for path in ("/sys/fs/cgroup", "/sys/kernel"))
+
+
+@model()
+def asks_the_kernel_about_the_host(p):
+    """Read what tells one host from another: its command line, symbols, mounts, modules, networks, identity."""
+    found = []
+    for name in (
+        "/proc/cmdline",
+        "/proc/kallsyms",
+        "/proc/mounts",
+        "/proc/modules",
+        "/proc/net/tcp",
+        "/proc/keys",
+        "/proc/sys/kernel/random/boot_id",
+        "/proc/loadavg",
+        "/etc/hostname",
+        "/etc/machine-id",
+        "/sys/class/dmi/id/product_uuid",
+        "/sys/class/net",
+    ):
+        try:
+            found.append(os.open(name, os.O_RDONLY))
+        except OSError:
+            continue
+    return found
+
+
+@model()
+def opens_a_terminal(p):
+    """Open the terminal of whoever started the worker, or make a new one."""
+    for path in ("/dev/tty", "/dev/console", "/dev/ptmx", "/dev/pts/ptmx"):
+        try:
+            return os.open(path, os.O_RDWR | os.O_NOCTTY) >= 0
+        except OSError:
+            continue
+    return False
+
+
+@model()
+def leaves_a_dump_when_it_crashes(p):
+    """Be a process whose memory a program of the host collects when it crashes."""
+    return LIBC.prctl(3, 0, 0, 0, 0) != 0
+
+
+@model()
+def drops_pages_that_others_read(p):
+    """Throw a library that the host shares out of its memory, to see who reads it again, and when."""
+    with open(os.__file__) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+@model()
 def uses_calls_of_another_table(p):
     """Make a call of the x32 table, which a careless filter forgets."""
     return is_allowed(0x40000000 | 39)
@@ -75,6 +138,18 @@ _CALLS = {
     "sets_up_io_uring": ("io_uring_setup", (425, 0, 0)),
     "enters_io_uring": ("io_uring_enter", (426, 0, 0, 0, 0, 0)),
     "handles_page_faults": ("userfaultfd", (323, 0)),
+    "sees_which_pages_others_read": ("mincore", (27, 0, 0, 0)),
+    "asks_how_much_of_a_file_is_in_memory": ("cachestat", (451, 0, 0, 0, 0)),
+    "takes_huge_pages": (
+        "mmap with huge pages, of which the machine has one store",
+        (9, 0, 1 << 21, 3, 0x40022, -1, 0),
+    ),
+    "merges_its_memory_with_others": ("merge its memory with equal pages of others (KSM)", (28, 0, 0, 12)),
+    "pages_out_what_others_read": ("page out what others read", (28, 0, 0, 21)),
+    "reads_without_waiting_for_the_disk": ("preadv2, which tells whether a page is there", (327, 0, 0, 0, 0, 0, 8)),
+    "moves_pages_through_pipes": ("splice, which once wrote to files that can only be read", (275, 0, 0, 0, 0, 0, 0)),
+    "hands_pages_to_a_pipe": ("vmsplice", (278, 0, 0, 0, 0)),
+    "asks_others_for_keys": ("request_key", (249, 0, 0, 0, 0)),
     "moves_memory_between_nodes": ("mbind", (237, 0, 0, 0, 0, 0, 0)),
     "changes_its_personality": ("personality", (135, 0x0040000)),
     "makes_system_v_shared_memory": ("shmget", (29, 0, 4096, 0o1666)),

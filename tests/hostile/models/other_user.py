@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from gas.errors import SandboxUnavailable
+from gas.sandbox.folders import HeldFolder
 from gas.sandbox.runtime import host_site_folders
 
-__all__ = ["as_another_user"]
+__all__ = ["other_user"]
 
 _OTHER: Final = 12345
 
 
-def as_another_user(names: list[str], *, rung: str, together: bool, spares: bool = False) -> Iterator[dict[str, Any]]:
-    """Run attempts as a user who is not root; private mounts show him the interpreter. Needs root.
+@contextlib.contextmanager
+def other_user(hostile: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """How to start Python as a user who is not root; private mounts show him the interpreter. Needs root.
+
+    Args:
+        hostile: The folder that holds this package.
 
     Yields:
-        Fields of a ``Result`` as they come.
-
-    Raises:
-        gas.errors.SandboxUnavailable: That process failed.
+        The command line, to which modules or files are added, and the environment.
     """
     import gas
 
@@ -37,10 +35,11 @@ def as_another_user(names: list[str], *, rung: str, together: bool, spares: bool
         "python": Path(sys.base_prefix),
         "site": site,
         "src": Path(gas.__file__).parent.parent,
-        "hostile": Path(__file__).parent.parent,
+        "hostile": hostile,
     }
     # The system's own folder for temporary files may be closed to others.
-    folder = Path(tempfile.mkdtemp(prefix="gas-other-", dir="/tmp"))
+    held = HeldFolder("gas-other-", Path("/tmp"))
+    folder = held.path
     try:
         folder.chmod(0o755)
         for name in (*sources, "work"):
@@ -53,7 +52,7 @@ def as_another_user(names: list[str], *, rung: str, together: bool, spares: bool
         command = [
             "unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh",
             "setpriv", "--reuid", str(_OTHER), "--regid", str(_OTHER), "--clear-groups",
-            str(python), "-P", "-B", "-m", "models",
+            str(python), "-P", "-B",
         ]  # fmt: skip
         environment = {
             "PYTHONPATH": f"{folder}/src:{folder}/site:{folder}/hostile",
@@ -61,16 +60,6 @@ def as_another_user(names: list[str], *, rung: str, together: bool, spares: bool
             "HOME": f"{folder}/work",
             "TMPDIR": f"{folder}/work",
         }
-        order = json.dumps({"names": names, "rung": rung, "together": together, "spares": spares})
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd="/"
-        ) as child:
-            assert child.stdin is not None and child.stdout is not None
-            child.stdin.write(order)
-            child.stdin.close()
-            for line in child.stdout:
-                yield json.loads(line)
-        if child.returncode:
-            raise SandboxUnavailable(f"The suite of another user ended with code {child.returncode}.")
+        yield command, environment
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        held.close()

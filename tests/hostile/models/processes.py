@@ -74,6 +74,18 @@ def becomes_another_program(p):
 
 
 @model()
+def becomes_a_program_by_its_descriptor(p):
+    """Run a program by a descriptor, without a path (execveat)."""
+    return is_allowed(322, -1, b"", 0, 0, 0x1000)
+
+
+@model()
+def clones_a_process_that_shares_its_memory(p):
+    """Make a process that is nearly a thread: it shares everything, but not the number (CLONE_VM, CLONE_VFORK)."""
+    return is_allowed(56, 0x4100 | signal.SIGCHLD, 0, 0, 0, 0)
+
+
+@model()
 def makes_a_program_without_a_file(p):
     """Make an anonymous file to run."""
     return os.memfd_create("x")
@@ -157,6 +169,12 @@ def signals_the_worker(p):
 def signals_a_thread_of_the_first_process(p):
     """Signal a thread of another process."""
     return call(234, 1, 1, 0)
+
+
+@model()
+def queues_a_signal_for_another(p):
+    """Signal another process by the calls that carry a value (rt_sigqueueinfo, rt_tgsigqueueinfo)."""
+    return is_allowed(129, 1, 0, 0) or is_allowed(297, 1, 1, 0, 0)
 
 
 @model()

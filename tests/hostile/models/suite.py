@@ -19,6 +19,7 @@ from good_packages import GOOD_CONFIG, safetensors_bytes, zip_of
 from gas.errors import GasError, ModelFailed
 from gas.sandbox import Limits, ModelSpec, PlainSandbox, Probe, Sandbox, Tier, best_sandbox, probe
 from gas.sandbox.base import Environment, ModelSession
+from gas.sandbox.folders import HeldFolder
 from gas.sandbox.opening import Rung
 from gas.sandbox.spares import Spares
 from gas.submissions.check import check
@@ -35,14 +36,14 @@ from models import (
     processes,
     resources,
 )
+from models.crew import Order, run_as_another_user, units
 from models.light import in_place_of_torch, write_light_site
-from models.other_user import as_another_user
 from models.table import Attempt, tables
 from models.witness import Witness
 
 __all__ = [
     "ATTEMPTS", "CHECK", "OWN_ROOT", "OWN_USER", "PLAIN", "ROOT", "USER", "Result", "Worker", "chosen", "find", "here",
-    "run_on", "shares", "static_check",
+    "run_on", "shares", "static_check", "without_groups",
 ]  # fmt: skip
 
 CHECK: Final = "check"
@@ -118,6 +119,7 @@ class Result:
         detail: Sentence of the error, or what was wrong.
         code: Codes of the static check, for the rung ``check``.
         seconds: From the start of the model to its end.
+        tier: Of the sandbox, where a process of the crew tells it.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Result:
     detail: str = ""
     code: str = ""
     seconds: float = 0.0
+    tier: str = ""
 
 
 def static_check(attempt: Attempt) -> Result:
@@ -170,6 +173,12 @@ def _found(without_bubblewrap: bool) -> Probe:
     return probe(tuple) if without_bubblewrap else probe()
 
 
+def without_groups(found: Probe) -> Probe:
+    """The same machine, if no control group could be made there."""
+    lower = {Tier.BUBBLEWRAP_CGROUP: Tier.BUBBLEWRAP, Tier.NAMESPACES_CGROUP: Tier.NAMESPACES}
+    return replace(found, groups=None, tier=lower.get(found.tier, found.tier))
+
+
 def here(found: Probe | None = None, own: Probe | None = None) -> dict[str, str]:
     """Rungs of this machine: why one is not here, or an empty sentence.
 
@@ -197,11 +206,15 @@ class _InSpares:
     def __init__(self, rung: Rung, folder: Path) -> None:
         self.tier, self._rung, self._folder = rung.tier, rung, folder
 
+    def spares(self) -> Spares:
+        """Some that make none but those that they are asked for."""
+        return Spares(self._rung, refill=False, folder=self._folder)
+
     @contextlib.contextmanager
     def start(
         self, spec: ModelSpec, *, batch_size: int, limits: Limits = _LIMITS, threads: int = 1
     ) -> Iterator[ModelSession]:
-        with Spares(self._rung, refill=False, folder=self._folder) as spares:
+        with self.spares() as spares:
             spares.prepare(Environment.of(spec, limits, threads))
             with spares.start(spec, batch_size=batch_size, limits=limits, threads=threads) as session:
                 assert spares.taken == 1
@@ -214,18 +227,25 @@ class Worker:
     Args:
         rung: Where; the caller has asked :func:`here`, and is that user.
         found: An earlier answer of :func:`find` for that rung.
-        spares: Whether each model is given to a process that waited for it; not on :data:`PLAIN`.
+        spares: Whether each model is given to a process that waited for it; not on :data:`PLAIN`. That of the honest
+            model has waited since before the attempt began.
+        groups: Whether control groups are used where they can be made.
     """
 
-    def __init__(self, rung: str, found: Probe | None = None, *, spares: bool = False) -> None:
+    def __init__(self, rung: str, found: Probe | None = None, *, spares: bool = False, groups: bool = True) -> None:
         self.rung, self._spares = rung, spares and rung != PLAIN
-        self._found = found or find(rung)
+        self._found = without_groups(found or find(rung)) if not groups else found or find(rung)
         self._stack = contextlib.ExitStack()
 
+    @property
+    def tier(self) -> str:
+        """Name of the sandbox's tier; empty on a rung that isolates nothing."""
+        return "" if self.rung == PLAIN else self._found.tier.name
+
     def __enter__(self) -> Self:
-        name = tempfile.mkdtemp(prefix="gas-security-")
-        self._stack.callback(shutil.rmtree, name, ignore_errors=True)
-        self._folder = Path(name)
+        held = HeldFolder("gas-security-")
+        self._stack.callback(held.close)
+        self._folder = held.path
         self._folder.chmod(0o755)
         site = write_light_site(self._folder / "light")
         (self._folder / "light").chmod(0o755)
@@ -234,6 +254,9 @@ class Worker:
         self._real = self._sandbox()
         with in_place_of_torch(site):
             self._light = self._sandbox()
+        self._next: Spares | None = None
+        if isinstance(self._light, _InSpares):
+            self._next = self._stack.enter_context(self._light.spares())
         self._site = site
         self._witness = Witness(self._folder, variable=_VARIABLE, marker=_MARKER)
         self._stack.callback(self._witness.close)
@@ -264,6 +287,7 @@ class Worker:
         if reason:
             return Result(attempt.name, self.rung, "not_here", True, reason)
         folder, spec = self._spec(attempt)
+        self._warm()
         began = time.monotonic()
         try:
             outcome, detail = self._outcome(attempt, spec)
@@ -301,6 +325,7 @@ class Worker:
         attempts = [attempt for attempt in attempts if shares(attempt)]
         if len(attempts) < 2:
             return set()
+        self._warm()
         codes = [attempt.code for attempt in attempts]
         spec = self._spec(Attempt("together", "", "", code=_TOGETHER.replace("CODES", repr(codes))))[1]
         try:
@@ -383,14 +408,31 @@ class Worker:
             return "denied", "what it tried was refused"
         return ("harmless" if "harmless" in attempt.expected else "GOT THROUGH"), "what it tried succeeded"
 
+    def _warm(self) -> None:
+        """Have a process wait for the next model while this one runs."""
+        if self._next is None:
+            return
+        self._next.prepare(Environment.of(self._spec_next, _LIMITS))
+        deadline = time.monotonic() + _LIMITS.load_seconds
+        while not self._next.ready and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._witness.forget()
+
+    @property
+    def _spec_next(self) -> ModelSpec:
+        return ModelSpec(self._honest, "safetensors", "model.py", "model.safetensors", SHAPE, "uint8", 2)
+
     def _next_model(self) -> str:
         """Run an honest model; what is wrong with its answer, or nothing."""
-        spec = ModelSpec(self._honest, "safetensors", "model.py", "model.safetensors", SHAPE, "uint8", 2)
+        sandbox = self._next or self._light
+        taken = self._next.taken if self._next else 0
         try:
-            with in_place_of_torch(self._site), self._light.start(spec, batch_size=3, limits=_LIMITS) as session:
+            with in_place_of_torch(self._site), sandbox.start(self._spec_next, batch_size=3, limits=_LIMITS) as session:
                 logits = session.infer(self._batch)
         except GasError as error:
             return f"the next model failed: {error}"
+        if self._next and self._next.taken == taken:
+            return "the process that waited for the next model did not outlive this one"
         flat = self._batch.reshape(3, -1)
         expected = np.stack([flat.mean(axis=1), flat.max(axis=1)], axis=1)
         return "" if np.allclose(logits, expected, rtol=1e-5) else "the next model answered wrong"
@@ -431,10 +473,10 @@ def run_on(
         for attempt in attempts:
             tell(static_check(attempt))
     elif rung in {USER, OWN_USER} and os.geteuid() == 0:
-        for told in as_another_user(
-            [attempt.name for attempt in attempts], rung=rung, together=together, spares=spares
-        ):
-            tell(Result(**told))
+        names = [attempt.name for attempt in attempts]
+        shared = [attempt.name for attempt in attempts if shares(attempt)] if together else []
+        order = Order(rung, somebody_else=True, spares=spares)
+        run_as_another_user(order, units(names, shared), lambda told: tell(Result(**told)))
     else:
         with Worker(rung, found, spares=spares) as worker:
             worker.run_all(attempts, tell, together=together)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-import textwrap
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,16 +122,23 @@ def load_model(weights_path, num_classes=2, **facts):
 """
 
 
+@functools.cache
+def _module(name: str) -> tuple[list[ast.stmt], dict[str, ast.FunctionDef]]:
+    """A module's own statements, and its functions without decorators."""
+    tree = ast.parse(inspect.getsource(sys.modules[name]))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for definition in functions.values():
+        definition.decorator_list = []
+    return tree.body, functions
+
+
 def _source(function: Callable[..., object]) -> tuple[str, str]:
     """A function's text without decorators, and the imports of its module that it needs."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list = []
+    statements, functions = _module(function.__module__)
+    definition = functions[function.__name__]
     used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
-    module = ast.parse(inspect.getsource(inspect.getmodule(function)))  # type: ignore[arg-type]
     imports, shared = [], False
-    for node in module.body:
+    for node in statements:
         if isinstance(node, ast.ImportFrom) and node.module == "models.inside":
             shared = shared or any(alias.name in used for alias in node.names)
         elif isinstance(node, ast.Import) and any((a.asname or a.name).partition(".")[0] in used for a in node.names):

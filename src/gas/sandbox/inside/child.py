@@ -62,6 +62,7 @@ def _confine(config: dict[str, Any]) -> None:
         raise confine.ConfinementError("The runner still has root's powers.")
     confine.set_limits(config["limits"])
     if config["strict"]:
+        confine.forbid_dumps()
         confine.restrict_files(config["read"], config["write"], config["devices"])
 
 

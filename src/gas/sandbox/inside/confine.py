@@ -18,6 +18,7 @@ __all__ = [
     "capabilities",
     "die_with_parent",
     "drop_ids",
+    "forbid_dumps",
     "install_filter",
     "keep_capabilities",
     "landlock_version",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -147,6 +149,15 @@ def keep_capabilities(kept: int) -> None:
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies; a change of user undoes it."""
     _prctl("prctl(PR_SET_PDEATHSIG)", _PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def forbid_dumps() -> None:
+    """Have the kernel leave no dump of this process when it crashes; a change of user undoes it.
+
+    A limit of 0 on dumps is not enough: a host's program that collects them (``core_pattern`` with a pipe) gets them
+    all the same, and would read what a stranger has prepared, outside of the sandbox.
+    """
+    _prctl("prctl(PR_SET_DUMPABLE)", _PR_SET_DUMPABLE, 0)
 
 
 def set_limits(limits: dict[str, int]) -> None:

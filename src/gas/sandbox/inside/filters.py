@@ -22,9 +22,9 @@ _NEWER = 424
 
 _PLAIN = {
     "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8,
-    "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14,
+    "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14,
     "rt_sigreturn": 15, "pread64": 17, "pwrite64": 18, "readv": 19, "writev": 20, "access": 21, "pipe": 22,
-    "select": 23, "sched_yield": 24, "mremap": 25, "msync": 26, "mincore": 27, "madvise": 28, "dup": 32,
+    "select": 23, "sched_yield": 24, "mremap": 25, "msync": 26, "dup": 32,
     "dup2": 33, "nanosleep": 35, "getpid": 39, "exit": 60, "uname": 63, "fsync": 74,
     "fdatasync": 75, "truncate": 76, "ftruncate": 77, "getdents": 78, "getcwd": 79, "chdir": 80, "fchdir": 81,
     "rename": 82, "mkdir": 83, "rmdir": 84, "creat": 85, "link": 86, "unlink": 87, "symlink": 88,
@@ -35,7 +35,7 @@ _PLAIN = {
     "sched_getscheduler": 145, "sched_get_priority_max": 146, "sched_get_priority_min": 147,
     "arch_prctl": 158, "gettid": 186, "time": 201, "futex": 202, "sched_setaffinity": 203,
     "sched_getaffinity": 204, "epoll_create": 213, "getdents64": 217, "set_tid_address": 218,
-    "fadvise64": 221, "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231,
+    "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231,
     "epoll_wait": 232, "epoll_ctl": 233, "openat": 257, "mkdirat": 258, "newfstatat": 262, "unlinkat": 263,
     "renameat": 264, "linkat": 265, "symlinkat": 266, "readlinkat": 267, "fchmodat": 268, "faccessat": 269,
     "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "utimensat": 280, "epoll_pwait": 281,
@@ -44,7 +44,8 @@ _PLAIN = {
     "statx": 332, "rseq": 334, "close_range": 436, "faccessat2": 439,
 }  # fmt: skip
 
-_IOCTL, _CLONE, _FCNTL, _PRCTL, _PRLIMIT64, _TGKILL, _CLONE3 = 16, 56, 72, 157, 302, 234, 435
+_MMAP, _IOCTL, _MADVISE, _CLONE, _FCNTL, _PRCTL, _FADVISE64, _PRLIMIT64 = 9, 16, 28, 56, 72, 157, 221, 302
+_TGKILL, _CLONE3 = 234, 435
 
 _IOCTLS = {
     "TCGETS": 0x5401, "TIOCGWINSZ": 0x5413, "FIONREAD": 0x541B, "FIONBIO": 0x5421, "FIONCLEX": 0x5450,
@@ -55,8 +56,18 @@ _FCNTLS = {
     "F_GET_SEALS": 1034,
 }  # fmt: skip
 # No locks, neither these nor flock: the files are the host's, and a lock on one would hold up whoever locks it too.
+_MADVICES = {
+    "MADV_NORMAL": 0, "MADV_RANDOM": 1, "MADV_SEQUENTIAL": 2, "MADV_WILLNEED": 3, "MADV_DONTNEED": 4, "MADV_FREE": 8,
+    "MADV_DONTFORK": 10, "MADV_DOFORK": 11, "MADV_HUGEPAGE": 14, "MADV_NOHUGEPAGE": 15, "MADV_DONTDUMP": 16,
+    "MADV_DODUMP": 17, "MADV_WIPEONFORK": 18, "MADV_KEEPONFORK": 19, "MADV_POPULATE_READ": 22,
+    "MADV_POPULATE_WRITE": 23, "MADV_COLLAPSE": 25,
+}  # fmt: skip
+# Neither advice that merges memory with that of others, or drops pages of files that others read, nor mincore: by the
+# time that a page takes, and by which pages are there, one process can watch another or talk to it.
+_FADVICES = {"NORMAL": 0, "RANDOM": 1, "SEQUENTIAL": 2, "WILLNEED": 3, "NOREUSE": 5}
 _PRCTLS = {"PR_GET_DUMPABLE": 3, "PR_SET_NAME": 15, "PR_GET_NAME": 16, "PR_SET_VMA": 0x53564D41}
 
+_MAP_HUGETLB = 0x00040000
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_ANY = 0x7E020080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, and NEWTIME."""
@@ -91,6 +102,10 @@ def _common(gpu: bool) -> tuple[Rule, ...]:
         # glibc falls back to clone, whose flags a filter can see.
         Rule(_CLONE3, action=_ENOSYS),
         Rule(_FCNTL, _one_of(1, _FCNTLS)),
+        # Huge pages come out of a store of the whole machine, which no limit of a process counts.
+        Rule(_MMAP, ((Check(3, 0, _MAP_HUGETLB),),)),
+        Rule(_MADVISE, _one_of(2, _MADVICES)),
+        Rule(_FADVISE64, _one_of(3, _FADVICES)),
     )
 
 
