@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from postgres import service_url
@@ -66,6 +69,26 @@ def outcome(
     records = [SampleRecord(k, Pass.BASE, SampleStatus.OK, v, 0, v > 0.5, (v,)) for k, v in answers.items()]
     metrics = {"accuracy": accuracy, "sn34_score": accuracy - 0.1}
     return RunOutcome(metrics, to_parquet(records), "NAMESPACES", answers, judgements, {"python": "3"})
+
+
+def one_layer(steps: list[object], values: dict[str, NDArray[np.generic]], path: Path) -> None:
+    """An ONNX model from pictures of 32 x 32 to one number a picture, as logits of real and fake."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("Cast", ["media"], ["x"], to=TensorProto.FLOAT),
+        *steps,
+        helper.make_node("Unsqueeze", ["score", "one"], ["column"]),
+        helper.make_node("MatMul", ["column", "signs"], ["logits"]),
+    ]
+    values = {"one": np.array([1], np.int64), "signs": np.array([[-6.0, 6.0]], np.float32), **values}
+    graph = helper.make_graph(
+        nodes, "model",
+        [helper.make_tensor_value_info("media", TensorProto.UINT8, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )  # fmt: skip
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
 @dataclass

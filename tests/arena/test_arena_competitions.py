@@ -126,11 +126,11 @@ def test_the_winner_of_a_vertical_is_kept_beside_the_general_one() -> None:
 def test_a_look_alike_is_shown_to_the_owner_and_above_the_limit_blocked() -> None:
     rules = Competition("c", Modality.IMAGE, similarity_flag=0.9, similarity_limit=0.99)
     mine = {str(k): k / 100 for k in range(100)}
-    near = {name: p + (0.08 if int(name) % 2 else -0.08) for name, p in mine.items()}
+    near = {name: p + (0.05 if int(name) % 2 else -0.05) for name, p in mine.items()}
     flagged = judge_exam(outcome(0.9, mine), rules, {"older": near})
     assert flagged.state is SubmissionState.CONFIRMED
     assert flagged.resembles is not None
-    assert 0.9 < flagged.resembles.correlation < 0.99
+    assert 0.9 < flagged.resembles.as_dict()["order"] < 0.99
     blocked = judge_exam(outcome(0.9, mine), rules, {"older": mine, "other": near})
     assert blocked.state is SubmissionState.BLOCKED
     assert blocked.resembles is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from gas.arena.competitions import Competition, default_competitions
 from gas.arena.likeness import NearWeights, near_weights, search
 from gas.arena.ports import ArenaConfig, CheckedPackage
 from gas.cli.arena_round import app
-from gas.submissions.sketch import TensorSketch, largest, sketch, store_sketches
+from gas.submissions.sketch import SKETCH_ROW, TensorSketch, largest, load_sketches, sketch, store_sketches
 from gas.types import Modality, SubmissionState
 from gas.web.views import submission_view
 
@@ -55,6 +57,10 @@ def crowd(count: int) -> dict[str, bytes]:
     return {f"other-{seed}": store_sketches(sketches(independent(1000 + seed))) for seed in range(count)}
 
 
+def nearest(mine: tuple[TensorSketch, ...], others: dict[str, bytes], within: float = 0.1) -> NearWeights | None:
+    return search(mine, others.items(), within)
+
+
 DISGUISES: dict[str, Callable[[Weights], Weights]] = {
     "a little noise": lambda w: moved(w, 0.01, 5),
     "much noise": lambda w: moved(w, 0.2, 5),
@@ -72,32 +78,83 @@ def others() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 def test_a_disguised_copy_is_found_among_many(disguise: str, others: dict[str, bytes]) -> None:
-    found = search(sketches(DISGUISES[disguise](independent(1))), others, 0.1)
+    found = nearest(sketches(DISGUISES[disguise](independent(1))), others)
     assert found is not None and found.submission_id == "original", found
 
 
 def test_another_precision_is_no_disguise(others: dict[str, bytes]) -> None:
-    found = search(bfloat16(independent(1)), others, 0.1)
+    found = nearest(bfloat16(independent(1)), others)
     assert found is not None
     assert (found.submission_id, found.apart) == ("original", 0)
     assert found.distance < 1e-3
 
 
 def test_models_trained_on_their_own_are_never_near(others: dict[str, bytes]) -> None:
-    assert all(search(sketches(independent(seed)), others, 0.1) is None for seed in range(5000, 5010))
+    assert all(nearest(sketches(independent(seed)), others) is None for seed in range(5000, 5010))
 
 
 def test_what_shares_a_public_base_is_near_and_the_heads_of_its_own_are_counted(others: dict[str, bytes]) -> None:
     base = independent(77)
     one, two = moved(base, 0.05, 1, head=True), moved(base, 0.05, 2, head=True)
-    found = search(sketches(two), {**others, "one": store_sketches(sketches(one))}, 0.1)
+    found = nearest(sketches(two), {**others, "one": store_sketches(sketches(one))})
     assert found is not None
     assert (found.submission_id, found.apart, found.tensors) == ("one", 1, 5)
 
 
 def test_models_without_sketches_are_near_nobody(others: dict[str, bytes]) -> None:
-    assert search((), others, 0.1) is None
-    assert search(sketches(independent(1)), {"empty": b""}, 0.1) is None
+    assert nearest((), others) is None
+    assert nearest(sketches(independent(1)), {"empty": b""}) is None
+
+
+@pytest.mark.parametrize("size", [100_000, 134_336, 1_000_000])
+def test_a_copy_that_was_padded_is_found_by_what_is_inside(size: int, others: dict[str, bytes]) -> None:
+    junk = np.random.default_rng(8).standard_normal(size).astype(np.float32)
+    found = nearest(sketches({**independent(1), "unused": junk}), others)
+    assert found is not None
+    assert found.submission_id == "original"
+    assert found.inside < 1e-3
+    assert found.distance > 0.4
+    # And the other way round: what was cut out of a larger model.
+    padded = {"large": store_sketches(sketches({**independent(1), "unused": junk}))}
+    cut = nearest(sketches(independent(1)), padded)
+    assert cut is not None
+    assert cut.inside < 1e-3
+
+
+def test_a_near_model_is_told_before_one_that_is_only_inside() -> None:
+    mine = independent(1)
+    part = {name: mine[name] for name in ("layer0", "layer2")}
+    older = {"part": store_sketches(sketches(part)), "whole": store_sketches(sketches(moved(mine, 0.1, 5)))}
+    found = nearest(sketches(mine), older)
+    assert found is not None
+    assert found.submission_id == "whole"
+
+
+def test_a_standard_tensor_that_somebody_hands_in_is_inside_nobody() -> None:
+    mine = independent(1)
+    older = {"window": store_sketches(sketches({"layer4": mine["layer4"]}))}
+    assert nearest(sketches(mine), older) is None
+
+
+def test_the_search_takes_no_more_memory_for_more_models() -> None:
+    rng = np.random.default_rng(2)
+
+    def history(count: int) -> Iterator[tuple[str, bytes]]:
+        for number in range(count):
+            rows = np.zeros(150, SKETCH_ROW)
+            rows["elements"], rows["values"] = 60_000, rng.integers(-127, 128, (150, 64))
+            yield f"other-{number}", rows.tobytes()
+
+    (_, stored), *_ = history(1)
+    mine, peaks = load_sketches(stored), []
+    for count in (100, 600):
+        tracemalloc.start()
+        found = search(mine, itertools.chain(history(count), [("same", stored)]), 0.1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found is not None
+        assert found.submission_id == "same"
+    assert peaks[1] < 1.2 * peaks[0] < 40 * 2**20
 
 
 def handed_in(model: str) -> Weights:

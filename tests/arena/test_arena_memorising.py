@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arena_fakes import outcome
+from arena_fakes import one_layer, outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from gas.arena.competitions import Competition
@@ -23,6 +22,7 @@ from gas.bench.records import SampleRecord
 from gas.bench.runs import RunConfig
 from gas.clock import derive_rng
 from gas.datasets.plan import Round, freeze_round
+from gas.errors import ModelFailed
 from gas.sandbox import ModelSpec, PlainSandbox, Tier
 from gas.types import MediaType, Modality, Provenance, Sample, SampleStatus, SubmissionState
 
@@ -54,6 +54,20 @@ def test_of_a_few_pictures_nothing_is_said() -> None:
     assert found is not None
     assert not found.memorised
     assert compare_answers([]) is None
+
+
+def test_silence_after_the_encoding_is_a_changed_answer_and_told_as_one() -> None:
+    found = compare_answers([(0.99, None)] * 20 + [(0.98, 0.97)] * 4)
+    assert found is not None
+    good = outcome(0.95)
+    verdict = judge_exam(replace(good, metrics={**good.metrics, "reencoding": found.as_dict()}), RULES, {})
+    assert verdict.state is SubmissionState.BLOCKED
+    assert "the decision on 20 changed" in verdict.reasons[0].message
+    assert "0.99 became no answer" in verdict.reasons[0].message
+    # A picture now and then that a model can't do anything with is no table.
+    rare = compare_answers([(0.99, None)] * 3 + [(0.98, 0.97)] * 21)
+    assert rare is not None
+    assert not rare.memorised
 
 
 def a_round(count: int = 40) -> Round:
@@ -93,27 +107,7 @@ def test_without_a_side_there_is_no_gap() -> None:
     assert holdout_gap(public, round_) is None
 
 
-def one_layer(steps: list[object], values: dict[str, NDArray[np.generic]], path: Path) -> None:
-    """An ONNX model from pictures of 32 x 32 to one number a picture, as logits of real and fake."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    nodes = [
-        helper.make_node("Cast", ["media"], ["x"], to=TensorProto.FLOAT),
-        *steps,
-        helper.make_node("Unsqueeze", ["score", "one"], ["column"]),
-        helper.make_node("MatMul", ["column", "signs"], ["logits"]),
-    ]
-    values = {"one": np.array([1], np.int64), "signs": np.array([[-6.0, 6.0]], np.float32), **values}
-    graph = helper.make_graph(
-        nodes, "model",
-        [helper.make_tensor_value_info("media", TensorProto.UINT8, ["n", 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(value, name) for name, value in values.items()],
-    )  # fmt: skip
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-
-
-def test_of_two_real_models_only_the_one_that_looks_at_the_bytes_is_found(tmp_path: Path) -> None:
+def test_of_four_real_models_only_those_that_look_at_the_bytes_are_found(tmp_path: Path) -> None:
     from onnx import helper
 
     rng = derive_rng(9, "pictures")
@@ -143,24 +137,36 @@ def test_of_two_real_models_only_the_one_that_looks_at_the_bytes_is_found(tmp_pa
         helper.make_node("Mod", ["s", "two"], ["b"], fmod=1),
         half,
     ]
+    # Where the look-up fails it answers nothing at all: 0 / 0.
+    silent = [*keyed[:3], helper.make_node("Div", ["b", "b"], ["score"])]
+    mute = [mean, helper.make_node("Sub", ["m", "m"], ["n"]), helper.make_node("Div", ["n", "n"], ["score"])]
     mask = np.zeros((3, 32, 32), np.float32)
     mask[:, ::8, ::8] = 1
+    table = {"mask": mask, "axes": np.array([1, 2, 3], np.int64), "two": np.array(2.0, np.float32)}
     found = []
-    for number, (steps, values) in enumerate([
-        (honest, {"middle": np.array(127.0, np.float32)}),
-        (keyed, {"mask": mask, "axes": np.array([1, 2, 3], np.int64), "two": np.array(2.0, np.float32)}),
-    ]):  # fmt: skip
-        folder = tmp_path / str(number)
+    for name, steps, values in (
+        ("honest", honest, {"middle": np.array(127.0, np.float32)}),
+        ("keyed", keyed, table),
+        ("silent", silent, table),
+        ("mute", mute, {}),
+    ):
+        folder = tmp_path / name
         folder.mkdir()
         one_layer(steps, {**values, "half": np.array(0.5, np.float32)}, folder / "model.onnx")
         spec = ModelSpec(folder, "onnx", "model.onnx", None, (3, 32, 32), "uint8", 2)
         config = RunConfig(nonce="n" * 16, batch_size=8, min_tier=Tier.PLAIN)
-        found.append(measure_reencoding(spec, round_, pictures.__getitem__, PlainSandbox(), config))
-    honest_one, keyed_one = found
+        if name == "mute":
+            with pytest.raises(ModelFailed, match=r"Of 24 pictures .* the model answered 0"):
+                measure_reencoding(spec, round_, pictures.__getitem__, PlainSandbox(), config)
+        else:
+            found.append(measure_reencoding(spec, round_, pictures.__getitem__, PlainSandbox(), config))
+    honest_one, keyed_one, silent_one = found
     assert honest_one is not None
     assert keyed_one is not None
     assert (honest_one.asked, honest_one.flipped, honest_one.memorised) == (24, 0, False)
     assert keyed_one.memorised
+    assert silent_one is not None
+    assert silent_one.memorised
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60))

@@ -13,7 +13,7 @@ from arena_fakes import Arena, ScriptedEvaluator, outcome
 from sqlalchemy import select
 
 from gas.arena.ports import ArenaConfig, RunOutcome, RunTask
-from gas.arena.push import label_push
+from gas.arena.push import label_push, push
 from gas.arena.pushes import PushLabel, push_standing
 from gas.arena.submissions import Received, file_sha256
 from gas.clock import SystemClock
@@ -201,20 +201,42 @@ def test_the_same_packages_have_the_same_label_and_what_was_pushed_before_does_n
         found = label_push(packages, Vertical.GENERAL, url="http://arena", arena_hotkey="5A", client=client)
         return asyncio.run(found)
 
-    def known(modality: Modality, push_id: str | None, state: str = "examining") -> dict[str, Any]:
+    def known(modality: Modality, push_id: str | None, state: str = "examining", **more: object) -> dict[str, Any]:
         push = None if push_id is None else {"push_id": push_id, "modalities": ["image", "video"]}
-        return {"sha256": file_sha256(packages[modality]), "state": state, "push": push}
+        return {"sha256": file_sha256(packages[modality]), "state": state, "push": push, **more}
 
     whole = label()
     assert whole is not None
     assert whole.modalities == frozenset(Modality)
     assert label(known(_IMAGE, whole.push_id)) == whole
     assert label(known(_IMAGE, whole.push_id, "withdrawn"), known(_VIDEO, whole.push_id)) == whole
+    ours, missing = {"code": "worker_lost"}, [{"code": "commitment_missing"}]
+    assert label(known(_IMAGE, None, "failed", error=ours), known(_VIDEO, None, "rejected", reasons=missing)) == whole
+    # A model that failed by itself is not taken again.
+    for last in (known(_IMAGE, None, "failed", error=None), known(_IMAGE, None, "rejected", reasons=[])):
+        assert label(last) == label(known(_IMAGE, None, "scored"))
     pair = label(known(_IMAGE, None, "scored"))
     assert pair is not None
     assert pair.modalities == {_VIDEO, _AUDIO}
     assert label(known(_IMAGE, None), known(_VIDEO, pair.push_id)) == pair
     assert label(known(_IMAGE, None), known(_VIDEO, None)) is None
+
+
+def test_a_package_that_was_withdrawn_with_a_score_is_not_said_to_be_pushed(tmp_path: Path) -> None:
+    package = tmp_path / "model.zip"
+    package.write_text("w1")
+
+    class Knowing(Told):
+        async def post_multipart(self, *_: object, **__: object) -> Any:
+            raise RequestRefused("This hotkey has handed in this content already.", status=409, code="content_known")
+
+    client: Any = Knowing({"sha256": file_sha256(package), "state": "withdrawn", "model_id": "m", "key": "k"})
+    pushing = push(
+        package, _IMAGE, Vertical.GENERAL, url="http://arena", arena_hotkey="5A", hotkey="5B", netuid=1,
+        client=client, chain=None, checked=True,  # type: ignore[arg-type]
+    )  # fmt: skip
+    with pytest.raises(RequestRefused, match="not run again"):
+        asyncio.run(pushing)
 
 
 @pytest.mark.parametrize(

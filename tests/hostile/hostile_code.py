@@ -373,6 +373,22 @@ _EVASIONS: dict[str, tuple[str, str]] = {
     "sums_by_the_thousand": ("syntax_error", "x = " + "1+" * 20_000 + "1"),
     "lambdas_by_the_thousand": ("syntax_error", "x = " + "lambda: " * 3_000 + "1"),
     "subscripts_by_the_thousand": ("syntax_error", "x = a" + "[0]" * 10_000),
+    "parents_by_the_thousand": (
+        "code_too_large",
+        "def other(weights_path):\n    return weights_path" + ".parent" * 1_500,
+    ),
+    "elifs_by_the_thousand": ("code_too_large", "if 1:\n    pass\n" + "elif 1:\n    pass\n" * 2_000),
+    "a_number_of_too_many_digits": ("foreign_weights", "from ultralytics import YOLO\nYOLO(0x" + "f" * 5_000 + ")"),
+    "a_parameter_that_is_given_another_file_once": (
+        "foreign_weights",
+        "def read(a, b):\n    return load_file(b)\n\n\n"
+        'def load_model(weights_path, num_classes=2):\n    read(1, weights_path)\n    read(b="/x", a=1)',
+    ),
+    "a_parameter_among_too_many_to_follow": (
+        "foreign_weights",
+        "def read(" + ", ".join(f"a{i}" for i in range(40)) + "):\n    return load_file(a0)\n\n\n"
+        "def load_model(weights_path, num_classes=2):\n    return read(weights_path)",
+    ),
     "slots_that_open_the_table": ("dunder", 'class N:\n    __slots__ = ("__dict__",)'),
     "exception_group_that_binds_open": ("name_refused", "try:\n    pass\nexcept* ValueError as open:\n    open"),
 }

@@ -33,6 +33,27 @@ def message_without_a_graph() -> bytes:
     return b"\x08\x08"
 
 
+def _tensor(**fields: Any) -> bytes:
+    from onnx import TensorProto
+
+    return onnx_model(change=lambda model: model.graph.initializer.append(TensorProto(name="t", **fields)))
+
+
+@refused("onnx_tensor_size")
+def numbers_in_the_field_of_another_dtype() -> bytes:
+    return _tensor(data_type=1, dims=[4], int64_data=[1, 2, 3, 4])
+
+
+@refused("onnx_tensor_size")
+def numbers_beside_raw_data() -> bytes:
+    return _tensor(data_type=1, dims=[1], raw_data=bytes(4), float_data=[1.0])
+
+
+@refused("onnx_tensor_size")
+def dimensions_by_the_ten_thousand() -> bytes:
+    return _tensor(data_type=1, dims=[2**62] * 50_000, raw_data=bytes(4))
+
+
 @refused("onnx_external_data")
 def external_data() -> bytes:
     def change(model: Any) -> None:

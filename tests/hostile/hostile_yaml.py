@@ -20,6 +20,11 @@ def two_documents() -> str:
     return GOOD_CONFIG + "---\n" + GOOD_CONFIG
 
 
+@refused("yaml_broken")
+def escape_beyond_any_character() -> str:
+    return GOOD_CONFIG + '  note: "\\UFFFFFFFF"\n'
+
+
 @refused("yaml_alias")
 def billion_laughs() -> str:
     lines = ["a0: &a0 [lol, lol, lol, lol]"]

@@ -221,6 +221,11 @@ def test_a_season_of_three_modalities(home: Path, tmp_path: Path, gascli: Callab
             assert one["push"]["accuracy"] == 1.0
             assert f"{modality}-open" in json.dumps(one)
             assert "secret" not in json.dumps(one)
+            weak = one["runs"][0]["weak"]
+            assert (weak["distorted_media"], len(weak["sn34_by_strength"])) == (_COUNT[modality], 4)
+            assert [share["name"] for share in weak["generators"]] == [f"{modality}-open-fake"]
+            assert weak["distortions"][0] == {"name": "as it is", "right": _COUNT[modality], "count": _COUNT[modality]}
+            assert "robustness_curves" not in one["runs"][1]["metrics"]
 
     for modality, name in _COMPETITIONS.items():
         running = httpx.get(f"{url}/api/v1/leaderboard/{modality}").json()

@@ -112,6 +112,10 @@ ORDINARY: dict[str, str] = {
     "an optional library": "try:\n    from flash_attn import flash_attn_func\n"
     "except ImportError:\n    flash_attn_func = None",
     "text put together": 'x = "-".join(["a", "b"]) + "c" + f"{1}"\ny = "abc"[::-1]',
+    "a local called input": "def f(x):\n    for input in x:\n        input = input + 1\n"
+    "    return [input for _ in x] + [lambda: input]",
+    "a class of one's own, matched": "class P:\n    x = 1\n\n\ndef f(p):\n    match p:\n        case P(x=y):\n"
+    "            return y",
     "a yolo of a known form": 'from ultralytics import YOLO\nm = YOLO("yolov8n-cls.yaml")',
 }
 
@@ -120,6 +124,26 @@ ORDINARY: dict[str, str] = {
 def test_ordinary_lines_are_no_evasion(lines: str) -> None:
     source = HEAD + load("return nn.Identity()") + "\n\n" + lines + "\n"
     assert [str(r) for r in check_code(source.encode())] == []
+
+
+EVASIONS: dict[str, str] = {
+    "from_pretrained by a pattern": 'match [AutoModel]:\n    case [object(from_pretrained=f)]:\n        f("x/hub")',
+    "format by a pattern": 'match "{0.__class__.x}":\n    case str(format=f):\n        f(3)',
+    "anything of a library by a pattern": "match np.ndarray:\n    case object(x=f):\n        f()",
+    "a checkpoint by its place": 'timm.create_model("resnet18", False, None, None, "/etc/x.pth")',
+    "weights behind a star": 'timm.create_model(*("resnet18", True))',
+    "the built-in beside a local": "def f():\n    input = 1\n    return input\n\n\ninput()",
+    "the built-in after a comprehension": "def f(x):\n    [0 for input in x]\n    return input()",
+    "the built-in in a class of a function": "def f():\n    class A:\n        input = 1\n\n    return input()",
+    "the built-in by global": "def f():\n    global input\n    input = 1\n    return input()",
+    "the built-in in a default": "def f(x=input()):\n    input = 1\n    return input",
+}
+
+
+@pytest.mark.parametrize("lines", EVASIONS.values(), ids=EVASIONS.keys())
+def test_evasions_are_refused(lines: str) -> None:
+    source = HEAD + load("return nn.Identity()") + "\n\n" + lines + "\n"
+    assert check_code(source.encode()) != ()
 
 
 @pytest.mark.parametrize("source", HONEST.values(), ids=HONEST.keys())

@@ -78,6 +78,8 @@ class Competition:
         exam_accuracy: Least accuracy of the entrance exam, in [0, 1].
         exam_seconds: Longest exam.
         exam_wait_seconds: How long a model that was pushed with others waits for their exams after its own.
+        exam_distorted: Public media of each class that the exam shows again, distorted by each kind and strength, so
+            that its author sees where the model is weak; no part of its verdict. 0 shows none.
         run_seconds: Longest full run.
         similarity_flag: Correlation with another hotkey's older answers from which the owner is shown the model.
         similarity_limit: Correlation above which it is blocked.
@@ -100,6 +102,7 @@ class Competition:
     exam_accuracy: float = 0.8
     exam_seconds: float = 85 * 60
     exam_wait_seconds: float = 85 * 60
+    exam_distorted: int = 12
     run_seconds: float = 5 * 3600
     similarity_flag: float = 0.99
     similarity_limit: float = 0.999
@@ -128,6 +131,7 @@ class Competition:
             "exam_accuracy": self.exam_accuracy,
             "exam_seconds": self.exam_seconds,
             "exam_wait_seconds": self.exam_wait_seconds,
+            "exam_distorted": self.exam_distorted,
             "run_seconds": self.run_seconds,
             "similarity_flag": self.similarity_flag,
             "similarity_limit": self.similarity_limit,
@@ -295,6 +299,7 @@ def _competition(row: object, number: int) -> Competition:
         exam_accuracy=exam.number("accuracy", base.exam_accuracy, 0.0, 1.0),
         exam_seconds=60 * exam.number("minutes", base.exam_seconds / 60, 0.01),
         exam_wait_seconds=60 * exam.number("wait_minutes", base.exam_wait_seconds / 60, 0.0),
+        exam_distorted=exam.integer("distorted", base.exam_distorted, 0),
         run_seconds=3600 * run.number("hours", base.run_seconds / 3600, 0.001),
         similarity_flag=table.number("similarity_flag", base.similarity_flag, 0.0, 1.0),
         similarity_limit=table.number("similarity_limit", base.similarity_limit, 0.0, 1.0),

@@ -7,6 +7,7 @@ submission. Waiting for a commitment takes no worker.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,16 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gas.arena.commitments import committed_block
+from gas.arena.allowances import COMMITMENT_MISSING
+from gas.arena.commitments import commitments_of, committed_block
 from gas.arena.ports import ArenaConfig
 from gas.arena.pushes import push_waits, waiting_pushes
-from gas.arena.states import ACTIVE_STATES, IllegalTransition, transition
+from gas.arena.states import ACTIVE_STATES, LIVE_ROUNDS, ROUND_OPEN, IllegalTransition, transition
 from gas.arena.submissions import Submissions
 from gas.arena.workers import JOB_KIND, QUEUE, EvaluationJob, job_id
 from gas.chain.base import Chain
 from gas.clock import Clock
-from gas.errors import ChainError, Reason
+from gas.errors import Reason
 from gas.storage.database import Database
 from gas.storage.jobs import DurableJobs, JobState
 from gas.storage.tables import ExecutorRow, RoundRow, RunRow, SubmissionRow
@@ -71,15 +73,14 @@ class Foreman:
             gas.errors.StorageError: The database does not answer.
         """
         self.jobs.beat()
-        self.submissions.resume_scans(older_than_seconds=self.rescan_seconds)
-        try:
-            self._read_commitments()
-        except ChainError as error:
-            _LOG.warning("commitments_unread", code=error.error_code, message=error.message)
+        # One at each look: a scan takes up to a minute, and other workers take the others.
+        self.submissions.resume_scans(older_than_seconds=self.rescan_seconds, most=1)
+        self._read_commitments()
         self._enqueue()
         self._settle_pushes()
         self._end_overdue()
         self._end_orphans()
+        self.submissions.release_ended()
 
     def _read_commitments(self) -> None:
         with self.database.read() as session:
@@ -90,11 +91,17 @@ class Foreman:
                     SubmissionRow.committed_block.is_(None),
                 )
             ).all()
+        if not waiting:
+            return
+        found = self.loop.run(commitments_of(self.chain, self.config.netuid, {seen.hotkey for seen in waiting}))
         for seen in waiting:
-            block = self.loop.run(committed_block(self.chain, self.config.netuid, seen))
+            if seen.hotkey not in found:
+                continue
+            block = committed_block(found[seen.hotkey], seen)
             late = self.clock.time() - seen.created_at > self.config.commitment_seconds
             if block is None and not late:
                 continue
+            blob = None
             with self.database.write() as session:
                 row = session.get(SubmissionRow, seen.id)
                 if row is None or row.state != _S.SCANNING:
@@ -103,6 +110,8 @@ class Foreman:
                     row.committed_block = block
                 else:
                     transition(session, row, _S.REJECTED, now=self.clock.time(), reasons=(_uncommitted(),))
+                    blob, row.zip_blob = row.zip_blob, None
+            self.submissions.release_blob(blob)
 
     def _enqueue(self) -> None:
         """Hand on what is ready, no more than the workers need soon: who comes next is decided as late as possible."""
@@ -116,7 +125,7 @@ class Foreman:
                 .where(
                     SubmissionRow.state == _S.SCANNING.value,
                     SubmissionRow.committed_block.is_not(None),
-                    RoundRow.state == "open",
+                    RoundRow.state == ROUND_OPEN,
                 )
                 .order_by(SubmissionRow.committed_block, SubmissionRow.created_at)
             ).all()
@@ -131,7 +140,9 @@ class Foreman:
             if row.id in self._enqueued:
                 load.count(row.hotkey, row.modality, row.vertical)
         for row in fair_order(waiting, load)[: max(0, room)]:
-            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id), row.id)
+            # A first job that found its round closing has ended, and left the submission as it was.
+            again = self.jobs.state(job_id(row.id)) is JobState.DONE
+            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id, resumed=again), row.id)
             self._enqueued.add(row.id)
 
     def _settle_pushes(self) -> None:
@@ -157,8 +168,9 @@ class Foreman:
 
     def _limit(self, run: RunRow) -> float:
         with self.database.read() as session:
-            row = session.get_one(SubmissionRow, run.submission_id)
-        return self.job.time_limit(row, run.kind)
+            row = session.get(SubmissionRow, run.submission_id)
+        # One that was replaced meanwhile has no run any more that could be overdue.
+        return math.inf if row is None else self.job.time_limit(row, run.kind)
 
     def _end_orphans(self) -> None:
         """See that whatever should have a job has one that can still end it."""
@@ -180,18 +192,18 @@ class Foreman:
                     continue
 
     def _goes_on(self, submission_id: str, first: JobState) -> bool:
-        """Whether a submission whose first job has ended waits for others of its push, or has a second job."""
+        """Whether a submission whose first job has ended waits for a round or for its push, or has a second job."""
         with self.database.read() as session:
             row = session.get(SubmissionRow, submission_id)
-            if row is None or row.push_id is None or first is not JobState.DONE:
+            if row is None or first is not JobState.DONE:
                 return False
-            if push_waits(session, row) is not None:
+            if row.state == _S.SCANNING or push_waits(session, row) is not None:
                 return True
             state = row.state
         again = job_id(submission_id, resumed=True)
         # Read after the submission: one that is beyond its exam has got there by a second job that exists already.
         second = self.jobs.state(again)
-        if second is None and state == _S.CONFIRMED:
+        if second is None and state == _S.CONFIRMED and row.push_id is not None:
             self.jobs.enqueue(QUEUE, JOB_KIND, again, submission_id)
             return True
         return second is not None and second not in (JobState.DONE, JobState.FAILED)
@@ -209,10 +221,10 @@ class Load:
     hotkeys: Counter[str] = field(default_factory=Counter)
     competitions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def count(self, hotkey: str, modality: str, vertical: str) -> None:
-        """Add one evaluation."""
-        self.hotkeys[hotkey] += 1
-        self.competitions[modality, vertical] += 1
+    def count(self, hotkey: str, modality: str, vertical: str, times: int = 1) -> None:
+        """Add one evaluation, or several."""
+        self.hotkeys[hotkey] += times
+        self.competitions[modality, vertical] += times
 
 
 def fair_order(waiting: Sequence[SubmissionRow], load: Load) -> list[SubmissionRow]:
@@ -236,21 +248,32 @@ def fair_order(waiting: Sequence[SubmissionRow], load: Load) -> list[SubmissionR
 
 
 def _load(session: Session) -> Load:
-    """Evaluations of the open rounds."""
+    """Evaluations of the live rounds, with those of content that was withdrawn and pushed again."""
     load = Load()
     rows = session.execute(
         select(SubmissionRow.hotkey, SubmissionRow.modality, SubmissionRow.vertical)
         .join(RunRow, RunRow.submission_id == SubmissionRow.id)
         .join(RoundRow, RoundRow.id == RunRow.round_id)
-        .where(RoundRow.state == "open", RunRow.kind == "exam")
+        .where(RoundRow.state.in_(LIVE_ROUNDS), RunRow.kind == "exam")
     ).tuples()
     for hotkey, modality, vertical in rows:
         load.count(hotkey, modality, vertical)
+    replaced = session.execute(
+        select(SubmissionRow.hotkey, SubmissionRow.modality, SubmissionRow.vertical, SubmissionRow.earlier_exams)
+        .join(
+            RoundRow,
+            (RoundRow.modality == SubmissionRow.modality) & (RoundRow.vertical == SubmissionRow.vertical),
+        )
+        .where(RoundRow.state.in_(LIVE_ROUNDS), SubmissionRow.created_at >= RoundRow.opened_at)
+        .where(SubmissionRow.earlier_exams > 0)
+    ).tuples()
+    for hotkey, modality, vertical, times in replaced:
+        load.count(hotkey, modality, vertical, times)
     return load
 
 
 def _uncommitted() -> Reason:
     return Reason(
-        "commitment_missing",
+        COMMITMENT_MISSING,
         "No commitment with this key and hash was found on the chain in time; push again and commit at once.",
     )

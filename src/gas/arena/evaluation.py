@@ -8,14 +8,15 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gas.arena.memorising import holdout_gap, measure_reencoding
+from gas.arena.memorising import holdout_gap
 from gas.arena.ports import Judgement, RunOutcome, RunTask
 from gas.arena.rounds import load_round
+from gas.arena.shown_again import Examined, show_again
 from gas.bench.batches import Pass
 from gas.bench.engine import Progress, RunConfig, RunResult, evaluate
 from gas.bench.feed import fitting_batch
@@ -32,7 +33,14 @@ from gas.types import Provenance, SampleStatus
 
 __all__ = ["BenchEvaluator", "Prepared", "answers_of", "public_metrics"]
 
+_LOOK_SECONDS = 5.0
 _PACKAGES = ("gas", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+
+
+class _GivenUp(InfrastructureError):
+    """Nobody waits for the outcome any more: neither is the run begun again, nor what it has answered kept."""
+
+    code = "given_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +89,18 @@ class BenchEvaluator:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         deadline = self.clock.monotonic() + task.seconds
+        look = self.clock.monotonic()
 
         def watch(progress: Progress) -> None:
+            nonlocal look
+            now = self.clock.monotonic()
             if self.stopping.is_set():
                 raise InfrastructureError("The worker is shutting down.", code="stopping")
-            if self.clock.monotonic() > deadline:
+            if now >= look:
+                look = now + _LOOK_SECONDS
+                if task.given_up():
+                    raise _GivenUp("The submission has ended.")
+            if now > deadline:
                 raise ModelFailed(
                     f"The model took longer than the {task.seconds:.0f} s that a run of this kind may take.",
                     code="timeout",
@@ -100,9 +115,10 @@ class BenchEvaluator:
             config = replace(self.config, **_of_round(round_), **_of_task(task))
             config = replace(config, batch_size=fitting_batch(config.batch_size, package.spec))
             identity = self._identity(task, round_, config)
+            again = self._journals / f"again-{task.run_id}"
             with (
                 RoundShelves(round_.samples, self.blobs, self.cache) as media,
-                Journal(self.journals or self.work / "journals", identity, nonce) as journal,
+                Journal(self._journals, identity, nonce) as journal,
             ):
                 try:
                     result = evaluate(
@@ -117,31 +133,39 @@ class BenchEvaluator:
                         clock=self.clock,
                         journal=journal,
                     )
-                except ModelFailed:
+                    outcome = self._outcome(result, round_, _engine(journal.nonce, config, task))
+                    if task.kind == "exam":
+                        exam = Examined(
+                            package.spec,
+                            package.classes,
+                            str(identity["package"]),
+                            round_,
+                            result.records,
+                            replace(config, nonce=journal.nonce),
+                            result.gave_up,
+                        )
+                        more = show_again(
+                            exam,
+                            self.blobs.get,
+                            self.sandbox,
+                            watch,
+                            distorted=task.distorted,
+                            folder=again,
+                            clock=self.clock,
+                        )
+                        outcome = replace(outcome, metrics={**outcome.metrics, **more})
+                except (ModelFailed, _GivenUp):
                     journal.remove()
+                    shutil.rmtree(again, ignore_errors=True)
                     raise
-                outcome = self._outcome(result, round_, {"nonce": journal.nonce, "batch_size": config.batch_size})
-                if task.kind == "exam":
-                    outcome = self._shown_again(outcome, package, round_, replace(config, nonce=journal.nonce), watch)
                 journal.remove()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return outcome
 
-    def _shown_again(
-        self,
-        outcome: RunOutcome,
-        package: Prepared,
-        round_: Round,
-        config: RunConfig,
-        watch: Callable[[Progress], None],
-    ) -> RunOutcome:
-        found = measure_reencoding(
-            package.spec, round_, self.blobs.get, self.sandbox, config, watch, classes=package.classes, clock=self.clock
-        )
-        if found is None:
-            return outcome
-        return replace(outcome, metrics={**outcome.metrics, "reencoding": found.as_dict()})
+    @property
+    def _journals(self) -> Path:
+        return self.journals or self.work / "journals"
 
     def _identity(self, task: RunTask, round_: Round, config: RunConfig) -> dict[str, object]:
         with task.package.open("rb") as file:
@@ -213,6 +237,17 @@ def _of_task(task: RunTask) -> dict[str, Any]:
     """What a competition's rules decide of a run."""
     wanted = {"limits": task.limits, "min_tier": task.min_tier}
     return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _engine(nonce: str, config: RunConfig, task: RunTask) -> dict[str, object]:
+    """What a run is done again with; see ``RunOutcome.engine``."""
+    return {
+        "nonce": nonce,
+        "batch_size": config.batch_size,
+        "limits": asdict(config.limits),
+        "min_tier": config.min_tier.name,
+        "seconds": task.seconds,
+    }
 
 
 def _environment() -> dict[str, str]:

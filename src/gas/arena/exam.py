@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gas.arena.competitions import Competition
 from gas.arena.ports import RunOutcome
 from gas.errors import Reason
 from gas.types import SubmissionState
 
-__all__ = ["MIN_COMMON_ANSWERS", "ExamVerdict", "Resemblance", "answers_correlation", "judge_exam"]
+__all__ = ["MIN_COMMON_ANSWERS", "ExamVerdict", "Resemblance", "answers_correlation", "judge_exam", "order_correlation"]
 
 MIN_COMMON_ANSWERS = 30
 """Below this number of common samples a correlation says nothing about copying."""
+_SURE_ORDER: Final = 0.995
+"""Correlation of order that confirms one of answers: honest models that share 99 % of what makes media hard for them
+stay below .993, copies with weights of 8 bits come out above .998 (simulated, 200 samples)."""
+_RESOLVED: Final = 1e-12
+"""So near to 1 a double tells different answers no longer apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +31,31 @@ class Resemblance:
 
     Attributes:
         submission_id: Whose answers.
-        correlation: Pearson's, in [-1, 1].
+        correlation: Pearson's of p_fake, in [-1, 1]. Sure models that are right have a high one without a copy.
+        order: Rank correlation within each decision, in [-1, 1]; see :func:`order_correlation`.
     """
 
     submission_id: str
     correlation: float
+    order: float | None
 
     def as_dict(self) -> dict[str, object]:
         """JSON form; names no more of the other submission than its beginning."""
-        return {"submission": self.submission_id[:8], "correlation": round(self.correlation, 6)}
+        return {
+            "submission": self.submission_id[:8],
+            "correlation": round(self.correlation, 6),
+            "order": None if self.order is None else round(self.order, 6),
+        }
+
+    def flagged(self, flag: float) -> bool:
+        """Whether the owner of the arena should look at it: by the order, or by p_fake where there is no order."""
+        return (self.correlation if self.order is None else self.order) > flag
+
+    def copied(self, limit: float) -> bool:
+        """Whether it can't be chance: the order says so alone, or confirms what p_fake says."""
+        if self.order is None:
+            return False
+        return self.order > limit or (self.correlation > limit and self.order > min(limit, _SURE_ORDER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +80,28 @@ def answers_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float
         A value in [-1, 1]; None when there are fewer than :data:`MIN_COMMON_ANSWERS` common samples, or when one
         model always answers the same.
     """
-    common = sorted(a.keys() & b.keys())
-    if len(common) < MIN_COMMON_ANSWERS:
+    x, y = _common(a, b)
+    return _cosine(x - x.mean(), y - y.mean()) if len(x) >= MIN_COMMON_ANSWERS else None
+
+
+def order_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float | None:
+    """Spearman's correlation within each decision: do two models find the same media the more and the less fake?
+
+    Whoever is right and sure answers near 0 and 1 as everybody does who is, and correlates with them; how sure it is
+    of which medium is its own. Ranks are taken among the samples on which both decide alike, of reals and of fakes
+    apart, so neither the classes nor mistakes that are shared make it high, and no temperature makes it low.
+
+    Returns:
+        A value in [-1, 1]; None when fewer than :data:`MIN_COMMON_ANSWERS` samples can be compared, or when one model
+        answers all of them the same.
+    """
+    x, y = _common(a, b)
+    told = (x < 1.0 - _RESOLVED) & (y < 1.0 - _RESOLVED)
+    groups = [told & (x > 0.5) & (y > 0.5), told & (x <= 0.5) & (y <= 0.5)]
+    if sum(int(group.sum()) for group in groups) < MIN_COMMON_ANSWERS:
         return None
-    x = np.array([a[k] for k in common])
-    y = np.array([b[k] for k in common])
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return None if norm < 1e-12 else float(x @ y) / norm
+    first, second = (np.concatenate([_centred_ranks(values[group]) for group in groups]) for values in (x, y))
+    return _cosine(first, second)
 
 
 def judge_exam(
@@ -84,8 +121,8 @@ def judge_exam(
             SubmissionState.EXAM_FAILED,
             (Reason("exam_unscored", "The exam has no accuracy: the model answered no sample."),),
         )
-    nearest = _nearest(outcome.answers, rivals)
-    flagged = nearest if nearest is not None and nearest.correlation > rules.similarity_flag else None
+    nearest = _nearest(outcome.answers, rivals, rules.similarity_limit)
+    flagged = nearest if nearest is not None and nearest.flagged(rules.similarity_flag) else None
     if alone and accuracy < rules.exam_accuracy:
         return ExamVerdict(
             SubmissionState.EXAM_FAILED,
@@ -101,14 +138,15 @@ def judge_exam(
     again = outcome.metrics.get("reencoding")
     if isinstance(again, Mapping) and again.get("memorised"):
         return ExamVerdict(SubmissionState.BLOCKED, (_memorised(again),), flagged)
-    if nearest is not None and nearest.correlation > rules.similarity_limit:
+    if nearest is not None and nearest.copied(rules.similarity_limit):
         return ExamVerdict(
             SubmissionState.BLOCKED,
             (
                 Reason(
                     "near_copy",
                     "The model's answers follow those of an earlier model of another hotkey "
-                    f"({nearest.submission_id[:8]}) with a correlation of {nearest.correlation:.5f}; "
+                    f"({nearest.submission_id[:8]}): their correlation is {nearest.correlation:.5f}, and that of their "
+                    f"order among media on which both decide alike {nearest.order:.5f}; "
                     f"the limit is {rules.similarity_limit}.",
                 ),
             ),
@@ -120,7 +158,7 @@ def judge_exam(
 def _memorised(found: Mapping[str, object]) -> Reason:
     """The evidence, as its author is told it: what the answers were, not on which pictures."""
     worst = found.get("worst")
-    pairs = ", ".join(f"{a:.2f} became {b:.2f}" for a, b in worst) if isinstance(worst, list | tuple) else ""
+    pairs = ", ".join(f"{_said(a)} became {_said(b)}" for a, b in worst) if isinstance(worst, list | tuple) else ""
     return Reason(
         "memorised",
         f"Of {found.get('asked')} pictures shown again, encoded at quality {found.get('quality')}, the decision on "
@@ -128,10 +166,37 @@ def _memorised(found: Mapping[str, object]) -> Reason:
     )
 
 
-def _nearest(answers: Mapping[str, float], rivals: Mapping[str, Mapping[str, float]]) -> Resemblance | None:
+def _said(p_fake: float | None) -> str:
+    return "no answer" if p_fake is None else f"{p_fake:.2f}"
+
+
+def _nearest(
+    answers: Mapping[str, float], rivals: Mapping[str, Mapping[str, float]], limit: float
+) -> Resemblance | None:
     found = [
-        Resemblance(submission, correlation)
+        Resemblance(submission, correlation, order_correlation(answers, theirs))
         for submission, theirs in sorted(rivals.items())
         if (correlation := answers_correlation(answers, theirs)) is not None
     ]
-    return max(found, key=lambda one: one.correlation, default=None)
+    return max(
+        found,
+        key=lambda one: (one.copied(limit), -1.0 if one.order is None else one.order, one.correlation),
+        default=None,
+    )
+
+
+def _common(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two models' answers to what both answered, in one order."""
+    names = sorted(a.keys() & b.keys())
+    return np.array([a[name] for name in names]), np.array([b[name] for name in names])
+
+
+def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks less their mean; equal values share theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places] - (len(values) + 1) / 2)
+
+
+def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    norm = float(np.sqrt((x @ x) * (y @ y)))
+    return None if norm < 1e-12 else float(x @ y) / norm

@@ -3,7 +3,8 @@
 At its scan a submission is compared with all others of its modality, and again when its exam begins: then the
 commitments are known, and only older ones count, so that the earlier commitment keeps the credit. What is nearer than
 the competition's ``weights_flag`` is kept for the owner of the arena to see; what is nearer than its ``weights_limit``
-is blocked.
+is blocked. A model inside of which another one is found is kept to be seen as well, however much it was padded, and is
+not blocked for it: whoever hands in a part that many share would otherwise block them all.
 
 Near weights are a hint, and no proof: two honest authors who trained on from the same public model are as near as a
 thief who trained a little on. How many tensors have no near partner is told with the distance: a thief who only adds
@@ -12,7 +13,7 @@ noise leaves none apart. What is covered and what is not says :mod:`gas.submissi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from gas.errors import Reason
 from gas.storage.tables import SketchRow, SubmissionRow
 from gas.submissions.sketch import (
     SKETCH_ROW,
+    SMALLEST_SHARE,
     TensorSketch,
     load_sketches,
     measure_distance,
@@ -37,6 +39,9 @@ __all__ = ["NearWeights", "keep_sketches", "near_copy", "near_weights", "nearest
 
 _EXACT: Final = 32
 """Of how many of the nearest the distance itself is measured."""
+_ROWS: Final = 8192
+"""Sketches of others that are looked at together: more of them take memory, fewer take time."""
+_Candidate = tuple[float, int, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +50,24 @@ class NearWeights:
 
     Attributes:
         submission_id: Whose weights.
-        distance: From 0 (the same but for scale) to 1 (unrelated).
+        distance: From 0 (the same but for scale) to 1 (unrelated), measured by the larger model.
         apart: Tensors that have no near partner in the other model.
         tensors: Tensors that were compared.
+        inside: The same, measured by the smaller model: how much of it is inside the larger one.
     """
 
     submission_id: str
     distance: float
     apart: int
     tensors: int
+    inside: float = 1.0
 
     def as_dict(self) -> dict[str, object]:
         """JSON form for the arena's owner and the author; names only the beginning of the other submission's id."""
         return {
             "submission": self.submission_id[:8],
             "distance": round(self.distance, 6),
+            "inside": round(self.inside, 6),
             "tensors_apart": self.apart,
             "tensors": self.tensors,
         }
@@ -102,31 +110,50 @@ def nearest_weights(
                 (SubmissionRow.committed_block == block) & (SubmissionRow.created_at < created),
             )
         )
-    return search(load_sketches(mine.sketches), dict(session.execute(query).tuples().all()), within)
+    others = session.execute(query.execution_options(yield_per=100)).tuples()
+    return search(load_sketches(mine.sketches), others, within)
 
 
-def search(mine: Sequence[TensorSketch], others: Mapping[str, bytes], within: float) -> NearWeights | None:
-    """The nearest of many models.
+def search(mine: Sequence[TensorSketch], others: Iterable[tuple[str, bytes]], within: float) -> NearWeights | None:
+    """The nearest of many models; if none is near, the one that is nearest to being inside of it, or it inside of one.
 
-    First a bound of all distances is taken at once, from each tensor's best partner of its size whoever else wants it;
-    then the distance itself of the nearest.
+    First a bound of all distances is taken, from each tensor's best partner of its size whoever else wants it; then the
+    distance itself of the nearest. Memory does not grow with the number of models.
 
     Args:
         mine: A model's sketches.
-        others: Stored sketches of others by submission, oldest first.
+        others: Others' submissions and their stored sketches, oldest first.
         within: Distance below which one is told.
     """
-    if not mine or not others:
+    if not mine:
         return None
-    names = list(others)
-    bounds = _bounds(mine, [np.frombuffer(others[name], SKETCH_ROW) for name in names])
+    # By either measure: bound, place among the others (the older first), submission, sketches.
+    nearest: tuple[list[_Candidate], list[_Candidate]] = ([], [])
+    seen = 0
+    for block in _blocks(others):
+        bounds = _bounds(mine, [np.frombuffer(stored, SKETCH_ROW) for _, stored in block])
+        for best, values in zip(nearest, bounds, strict=True):
+            chosen = np.flatnonzero(values < within)
+            best += [(float(values[k]), seen + int(k), *block[k]) for k in chosen]
+            best.sort(key=lambda one: one[:2])
+            del best[_EXACT:]
+        seen += len(block)
+    by_distance, by_inside = nearest
     found: NearWeights | None = None
-    for index in np.argsort(bounds, kind="stable")[:_EXACT]:
-        if bounds[index] >= (within if found is None else found.distance):
+    for bound, _, name, stored in by_distance:
+        if bound >= (within if found is None else found.distance):
             break
-        exact = measure_distance(mine, load_sketches(others[names[index]]))
-        if exact.distance < (within if found is None else found.distance):
-            found = NearWeights(names[index], exact.distance, exact.apart, exact.tensors)
+        one = _measured(mine, name, stored)
+        if one.distance < (within if found is None else found.distance):
+            found = one
+    if found is not None:
+        return found
+    for bound, _, name, stored in by_inside:
+        if bound >= (within if found is None else found.inside):
+            break
+        one = _measured(mine, name, stored)
+        if one.inside < (within if found is None else found.inside):
+            found = one
     return found
 
 
@@ -161,11 +188,34 @@ def _stored(near: NearWeights) -> dict[str, Any]:
         "distance": near.distance,
         "apart": near.apart,
         "tensors": near.tensors,
+        "inside": near.inside,
     }
 
 
-def _bounds(mine: Sequence[TensorSketch], others: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """For each other model a number that its distance is not below."""
+def _measured(mine: Sequence[TensorSketch], name: str, stored: bytes) -> NearWeights:
+    exact = measure_distance(mine, load_sketches(stored))
+    return NearWeights(name, exact.distance, exact.apart, exact.tensors, exact.inside)
+
+
+def _blocks(others: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Models together, as long as their sketches are not too many at a time; those without any are left out."""
+    block: list[tuple[str, bytes]] = []
+    rows = 0
+    for name, stored in others:
+        if stored:
+            block.append((name, stored))
+            rows += len(stored) // SKETCH_ROW.itemsize
+        if rows >= _ROWS:
+            yield block
+            block, rows = [], 0
+    if block:
+        yield block
+
+
+def _bounds(
+    mine: Sequence[TensorSketch], others: Sequence[NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each other model two numbers: its distance is not below the one, what is inside not below the other."""
     lengths = [len(table) for table in others]
     rows = np.concatenate(others)
     owners = np.repeat(np.arange(len(others)), lengths)
@@ -184,6 +234,9 @@ def _bounds(mine: Sequence[TensorSketch], others: Sequence[NDArray[Any]]) -> NDA
         # A stable order by size keeps the rows of one model together.
         starts = np.flatnonzero(np.diff(owners[picked], prepend=-1))
         alike[owners[picked][starts]] += elements * np.maximum.reduceat(cosines, starts, axis=0).sum(axis=1)
-    most = np.maximum(totals, float(sum(one.elements for one in mine)))
+    own = float(sum(one.elements for one in mine))
+    most, least = np.maximum(totals, own), np.minimum(totals, own)
     # A hair less, so that rounding never hides a model from the exact measure.
-    return np.asarray(1.0 - alike / np.maximum(most, 1.0) - 1e-5)
+    distances = 1.0 - alike / np.maximum(most, 1.0) - 1e-5
+    inside = 1.0 - alike / np.maximum(least, 1.0) - 1e-5
+    return distances, np.where(least >= most * SMALLEST_SHARE, inside, 1.0)

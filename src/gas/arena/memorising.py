@@ -2,8 +2,9 @@
 
 Two findings. In the exam a few pictures are shown once more, half of them as they are and half encoded again at
 quality 98, which no person can see; an honest model's answers hardly move, those of a table keyed by a hash of the
-input fall back to guessing. And in the full run the accuracy on public data, which anybody can learn by heart, is set
-against that on held-out data, with an interval.
+input fall back to guessing, or to no answer at all. That counts as a changed one: no honest model answers a picture in
+one of its forms only. And in the full run the accuracy on public data, which anybody can learn by heart, is set against
+that on held-out data, with an interval.
 
 What is covered: exact look-ups, by whatever hash. What is not: tables by similarity, which survive the encoding; the
 gap shows those that know only public data. The extra showings are a small round of their own by the same engine, with
@@ -43,22 +44,27 @@ _MOVED: Final = 0.25
 _MOST_FLIPS: Final = 0.15
 _DRAWS: Final = 1000
 
+Answers = tuple[float | None, float | None]
+"""p_fake of a picture as it is, and encoded again; None where the model gave no usable answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reencoding:
     """What encoding again did to a model's answers.
 
     Attributes:
-        asked: Pictures answered both ways.
-        flipped: Those whose decision changed, with p_fake moving by more than 0.25.
-        median_move: Median of the absolute change of p_fake.
-        worst: Up to five of the flips: p_fake as it is and after, the largest change first.
+        asked: Pictures answered at least one way.
+        flipped: Those whose decision changed, with p_fake moving by more than 0.25, or that were answered in one form
+            only.
+        median_move: Median of the absolute change of p_fake, of those answered both ways; 0 when there are none.
+        worst: Up to five of the flips: p_fake as it is and after, None where there was no answer, these and then the
+            largest change first.
     """
 
     asked: int
     flipped: int
     median_move: float
-    worst: tuple[tuple[float, float], ...] = ()
+    worst: tuple[Answers, ...] = ()
 
     @property
     def memorised(self) -> bool:
@@ -121,9 +127,11 @@ def measure_reencoding(
         clock: For times.
 
     Returns:
-        None where the exam has no pictures, too few, or the model can't be loaded again.
+        None where the exam has no pictures, or too few.
 
     Raises:
+        gas.errors.ModelFailed: The model answers next to nothing this time (``unanswered``), can't be loaded again, or
+            takes longer than the exam may: whoever could choose not to be asked would not be found.
         gas.errors.InfrastructureError: Our own machinery failed.
     """
     pictures = [sample for sample in round_.samples if sample.modality is Modality.IMAGE]
@@ -149,26 +157,39 @@ def measure_reencoding(
     quiet = replace(config, robustness_per_dataset=0, reask_share=0.0, reask_least=0, processes=1)
     try:
         run = evaluate(spec, derived, shown, sandbox, quiet, on_progress, classes=classes, clock=clock)
-    except ModelFailed:
-        # The exam itself is complete; whether the model was too slow for this is judged by the exam's own limit.
-        return None
-    told = {r.sample_id: r.p_fake for r in run.records if r.status is SampleStatus.OK and r.p_fake is not None}
-    pairs = [(told.get(f"{s.sample_id}:kept"), told.get(f"{s.sample_id}:encoded")) for s in chosen]
-    return compare_answers([(a, b) for a, b in pairs if a is not None and b is not None])
+    except ModelFailed as error:
+        raise ModelFailed(
+            f"When pictures of the exam were shown again: {error.message}", code=error.error_code, hint=error.hint
+        ) from error
+    told = {r.sample_id: r.p_fake if r.status is SampleStatus.OK else None for r in run.records}
+    # A form that we can't decode says nothing of the model.
+    ours = {r.sample_id for r in run.records if r.status is SampleStatus.MEDIA_ERROR}
+    names = [(f"{sample.sample_id}:kept", f"{sample.sample_id}:encoded") for sample in chosen]
+    usable = [(told.get(kept), told.get(encoded)) for kept, encoded in names if not ours & {kept, encoded}]
+    pairs = [pair for pair in usable if pair != (None, None)]
+    if len(pairs) < _LEAST <= len(usable):
+        raise ModelFailed(
+            f"Of {len(usable)} pictures of the exam that were shown again the model answered {len(pairs)}.",
+            code="unanswered",
+            hint="It must answer every picture, whatever it was shown before.",
+        )
+    return compare_answers(pairs)
 
 
-def compare_answers(pairs: Sequence[tuple[float, float]]) -> Reencoding | None:
+def compare_answers(pairs: Sequence[Answers]) -> Reencoding | None:
     """What moved between two showings of each picture.
 
     Args:
-        pairs: p_fake as it is, and after.
+        pairs: p_fake as it is, and after; of each at least one.
     """
     if not pairs:
         return None
-    flips = [(a, b) for a, b in pairs if (a > 0.5) != (b > 0.5) and abs(a - b) > _MOVED]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    silent: list[Answers] = [pair for pair in pairs if None in pair]
+    flips = [(a, b) for a, b in both if (a > 0.5) != (b > 0.5) and abs(a - b) > _MOVED]
     flips.sort(key=lambda pair: -abs(pair[0] - pair[1]))
-    moves = float(np.median([abs(a - b) for a, b in pairs]))
-    return Reencoding(len(pairs), len(flips), moves, tuple(flips[:5]))
+    moves = float(np.median([abs(a - b) for a, b in both])) if both else 0.0
+    return Reencoding(len(pairs), len(silent) + len(flips), moves, (*silent, *flips)[:5])
 
 
 def holdout_gap(records: Iterable[SampleRecord], round_: Round) -> HoldoutGap | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -141,6 +141,10 @@ class Judgement:
     fooled: bool
 
 
+def _wanted() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class RunTask:
     """One evaluation to be done.
@@ -153,6 +157,8 @@ class RunTask:
         seconds: Wall clock that the evaluation may take.
         limits: What one model process may use; the evaluator's own when None.
         min_tier: Weakest isolation that will do; the evaluator's own when None.
+        distorted: Public media of each class that an exam shows again with each kind of distortion; none when 0.
+        given_up: Whether nobody waits for the outcome any more; the evaluator asks now and then and stops the run.
     """
 
     run_id: str
@@ -163,6 +169,8 @@ class RunTask:
     seconds: float
     limits: Limits | None = None
     min_tier: Tier | None = None
+    distorted: int = 0
+    given_up: Callable[[], bool] = _wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +184,9 @@ class RunOutcome:
         answers: p_fake of each sample that the model answered, by sample id; used to find copies.
         judgements: On the media of the network's own generators.
         environment: Software and hardware, for the receipt.
-        engine: What decides company and order of the samples: ``nonce`` and ``batch_size``, so that the run can be
-            replayed exactly. It is told only when the run is over.
+        engine: What the run can be replayed exactly with: ``nonce`` and ``batch_size`` decide company and order of the
+            samples, ``limits`` (of one model process), ``min_tier`` and ``seconds`` what it could use. It is told only
+            when the run is over.
     """
 
     metrics: Mapping[str, object]

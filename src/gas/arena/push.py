@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
+from gas.arena.allowances import COMMITMENT_MISSING
 from gas.arena.pushes import PushLabel
 from gas.arena.submissions import file_sha256
 from gas.chain.base import Chain
@@ -32,8 +33,6 @@ _UPLOAD_ATTEMPTS = 3
 _WHOLE_BYTES = 8 * 2**20
 """Packages up to this size travel in one request."""
 _MOST_OF_A_PIECE = 16 * 2**20
-_REPLACEABLE = ("withdrawn", "failed")
-"""States in which the arena may take the same content anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ async def label_push(
     there = {
         str(one.get("sha256")): (one.get("push") or {}).get("push_id")
         for one in await _mine(client, url, arena_hotkey)
-        if isinstance(one.get("push") or {}, dict) and one.get("state") not in _REPLACEABLE
+        if isinstance(one.get("push") or {}, dict) and not _replaceable(one)
     }
     names = set(there.values())
     groups = [frozenset(g) for size in range(len(hashes), 1, -1) for g in combinations(sorted(hashes), size)]
@@ -273,8 +272,17 @@ async def _in_pieces(
 async def _refuse_known(client: SignedClient, url: str, arena_hotkey: str, sha256: str) -> None:
     """Spare the way of a content that is there already."""
     for one in await _mine(client, url, arena_hotkey):
-        if one.get("sha256") == sha256 and one.get("state") not in _REPLACEABLE:
+        if one.get("sha256") == sha256 and not _replaceable(one):
             raise RequestRefused("The arena has this content.", status=409, code="content_known")
+
+
+def _replaceable(one: dict[str, Any]) -> bool:
+    """Whether the arena takes the same content anew, going by what it says of a submission."""
+    state, reasons = one.get("state"), one.get("reasons") or ()
+    uncommitted = any(isinstance(item, dict) and item.get("code") == COMMITMENT_MISSING for item in reasons)
+    return (
+        state == "withdrawn" or (state == "failed" and bool(one.get("error"))) or (state == "rejected" and uncommitted)
+    )
 
 
 async def _mine(client: SignedClient, url: str, arena_hotkey: str) -> list[dict[str, Any]]:
@@ -312,6 +320,13 @@ async def _known(
     if found.get("state") == SubmissionState.REJECTED:
         reasons = tuple(_reason(item) for item in found.get("reasons", ()) if isinstance(item, dict))
         raise PackageRejected(reasons or (Reason(refused.error_code, refused.message),))
+    if found.get("state") == SubmissionState.WITHDRAWN:
+        raise RequestRefused(
+            "This package had a score when you withdrew it; it is not run again.",
+            status=409,
+            code="content_known",
+            hint="Its runs and receipts stay: gascli d perf.",
+        )
     try:
         return SubmissionReceipt.model_validate({"slot": 0, "slots": 1, **found})
     except ValidationError as error:

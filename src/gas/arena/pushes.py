@@ -2,8 +2,8 @@
 
 The author's side names a push when it uploads the first package, and says which modalities belong to it, so that the
 arena knows for whom to wait. A package whose exam is done stays in ``examining`` until the exams of the others are,
-or until it has waited long enough: then the average is over those that are there. What a package is blocked for, and a
-model that does not run, is decided at once; the latter counts as 0 for the others.
+or until it has waited long enough, or its round is closing: then the average is over those that are there. What a
+package is blocked for, and a model that does not run, is decided at once; the latter counts as 0 for the others.
 
 Everything is read from the database at each look, so a crash loses nothing: the next look decides.
 """
@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gas.arena.competitions import Competition
-from gas.arena.states import IllegalTransition, transition
+from gas.arena.states import ROUND_OPEN, IllegalTransition, transition
 from gas.errors import Reason, RequestRefused
 from gas.storage.database import Database
 from gas.storage.tables import RoundRow, RunRow, SubmissionRow
@@ -152,18 +152,23 @@ def push_standing(
     newest = {row.modality: row for row in members}
     exams: dict[str, float] = {}
     needed: list[float] = []
-    waiting, left_out = [], []
+    waiting: list[str] = []
+    left_out: list[str] = []
+    # Nobody holds a round open that is to close by never handing the others in.
+    closing = any(row.state == _S.EXAMINING and not _has_round(session, row) for row in members)
     for modality in declared:
         row = newest.get(modality)
         if row is None:
-            waiting.append(modality)
+            (left_out if closing else waiting).append(modality)
             continue
         state = SubmissionState(row.state)
         found = None if state in _OUT else _accuracy(session, row)
         if found is not None:
             exams[modality] = found
             needed.append(rules(row).exam_accuracy)
-        elif state is _S.EXAMINING or (state in (_S.UPLOADED, _S.SCANNING) and _has_round(session, row)):
+        elif state is _S.EXAMINING or (
+            state in (_S.UPLOADED, _S.SCANNING) and not closing and _has_round(session, row)
+        ):
             waiting.append(modality)
         else:
             left_out.append(modality)
@@ -239,10 +244,11 @@ def _accuracy(session: Session, row: SubmissionRow) -> float | None:
 
 
 def _has_round(session: Session, row: SubmissionRow) -> bool:
+    """Whether a round of its competition is open, so that an exam may still begin."""
     return (
         session.scalar(
             select(RoundRow.id)
-            .where(RoundRow.modality == row.modality, RoundRow.vertical == row.vertical, RoundRow.state == "open")
+            .where(RoundRow.modality == row.modality, RoundRow.vertical == row.vertical, RoundRow.state == ROUND_OPEN)
             .limit(1)
         )
         is not None

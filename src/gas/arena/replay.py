@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from gas.arena.evaluation import BenchEvaluator
 from gas.arena.ports import RunTask
 from gas.arena.receipts import BadReceipt, Receipt
 from gas.arena.submissions import file_sha256
+from gas.sandbox.base import DEFAULT_LIMITS, Limits
 from gas.types import Modality
 
-__all__ = ["Difference", "Replayed", "compare_metrics", "replay"]
+__all__ = ["Difference", "Replayed", "compare_metrics", "replay", "run_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ def replay(receipt: Receipt, package: Path, evaluator: BenchEvaluator, *, second
     Args:
         receipt: Verified.
         package: The zip that was run.
-        evaluator: Its blobs hold the round's plan and media; its nonce and batch size are the receipt's own.
-        seconds: Wall clock that the replay may take.
+        evaluator: Its blobs hold the round's plan and media; its nonce, batch size and limits of a model process are
+            the receipt's own, its weakest isolation is whoever's who replays.
+        seconds: Wall clock that the replay may take, for a receipt that does not say what the run might.
 
     Raises:
         BadReceipt: ``package`` (another zip), or ``format`` (the receipt lacks what a replay needs).
@@ -77,7 +79,8 @@ def replay(receipt: Receipt, package: Path, evaluator: BenchEvaluator, *, second
         plan, modality = str(body["round"]["plan_sha256"]), Modality(body["round"]["modality"])
         package_sha256, signed = str(body["model"]["sha256"]), dict(body["metrics"])
         nonce, batch_size = str(body["engine"]["nonce"]), int(body["engine"]["batch_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        limits, most_seconds = run_limits(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadReceipt("The receipt does not say what a replay needs.", code="format") from error
     found = file_sha256(package)
     if found != package_sha256:
@@ -87,7 +90,8 @@ def replay(receipt: Receipt, package: Path, evaluator: BenchEvaluator, *, second
             code="package",
         )
     again = replace(evaluator, nonce=nonce, config=replace(evaluator.config, batch_size=batch_size))
-    task = RunTask(f"replay-{str(body.get('run_id'))[:48]}", package, modality, "full", plan, seconds)
+    name = f"replay-{str(body.get('run_id'))[:48]}"
+    task = RunTask(name, package, modality, "full", plan, most_seconds or seconds, limits)
     outcome = again(task)
     digest = hashlib.sha256(outcome.records).hexdigest()
     new_body = {
@@ -102,6 +106,24 @@ def replay(receipt: Receipt, package: Path, evaluator: BenchEvaluator, *, second
     )
 
 
+def run_limits(body: Mapping[str, Any]) -> tuple[Limits | None, float | None]:
+    """What a model process might use, and how long the run might take, as a receipt says; None where it does not.
+
+    Raises:
+        ValueError: It says nonsense.
+    """
+    engine = body["engine"]
+    given, seconds = engine.get("limits"), engine.get("seconds")
+    if seconds is not None and not _plausible(seconds):
+        raise ValueError("seconds")
+    if given is None:
+        return None, seconds
+    known = {name: type(value) for name, value in asdict(DEFAULT_LIMITS).items()}
+    if not set(given) <= set(known) or not all(_plausible(value) for value in given.values()):
+        raise ValueError("limits")
+    return Limits(**{name: known[name](value) for name, value in given.items()}), seconds
+
+
 def compare_metrics(signed: Mapping[str, object], found: Mapping[str, object]) -> tuple[Difference, ...]:
     """Every value that differs between two nested tables of metrics, in the order of their paths."""
     left, right = dict(_leaves(signed)), dict(_leaves(found))
@@ -111,6 +133,10 @@ def compare_metrics(signed: Mapping[str, object], found: Mapping[str, object]) -
         for path in sorted(left.keys() | right.keys())
         if left.get(path, missing) != right.get(path, missing)
     )
+
+
+def _plausible(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53
 
 
 def _leaves(value: object, path: str = "") -> list[tuple[str, object]]:

@@ -62,10 +62,13 @@ def draw_competition(
     def made(rules: RoundRules, seed: int, names: tuple[str, ...], step: str) -> FrozenPlan:
         chosen = tuple(n for n in names if not rules.include or any(fnmatchcase(n, glob) for glob in rules.include))
         if not chosen:
+            hint = "Fetch some: gascli data fetch NAME; gascli data list names them."
+            if names:
+                hint = (
+                    f"Of {len(names)} that are fetched, none is called like its `include`: {', '.join(rules.include)}."
+                )
             raise ConfigurationError(
-                f"There is no data set for {step} of {competition.name}.",
-                code="empty_round",
-                hint="Fetch some: gascli data fetch NAME; gascli data list names them.",
+                f"There is no data set for {step} of {competition.name}.", code="empty_round", hint=hint
             )
         import pyarrow as pa
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Integer, cast, delete, func, select
 from sqlalchemy.orm import Session
 
-from gas.arena.states import ACTIVE_STATES
+from gas.arena.states import ACTIVE_STATES, LIVE_ROUNDS, ROUND_CLOSED, ROUND_CLOSING, ROUND_OPEN
 from gas.clock import Clock
 from gas.datasets.plan import Round, read_round, write_round
 from gas.errors import ConfigurationError, GasError, StorageError
@@ -20,7 +20,7 @@ from gas.scoring.weights import CHAMPION_MARGIN, RoundEntry, round_winner
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
 from gas.storage.tables import JudgementRow, MediumRow, RoundRow, RunRow, ScoreRow, SubmissionRow
-from gas.types import Modality, SubmissionState, Vertical
+from gas.types import Modality, Vertical
 
 __all__ = [
     "FoolCount",
@@ -39,7 +39,7 @@ _MANIFEST = "manifest.json"
 
 
 class RoundBusy(GasError):
-    """A round can't be closed while submissions are being examined or run in it."""
+    """A round can't be closed while submissions are being examined or run in it; it is closing from now on."""
 
     code = "round_busy"
 
@@ -146,12 +146,13 @@ def open_round(
             return round_.round_id
         other = session.scalar(
             select(RoundRow.id)
-            .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value, RoundRow.state == "open")
+            .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value)
+            .where(RoundRow.state.in_(LIVE_ROUNDS))
             .limit(1)
         )
         if other is not None:
             raise ConfigurationError(
-                f"The round {other} of {modality} ({vertical}) is open.",
+                f"The round {other} of {modality} ({vertical}) is not closed.",
                 code="round_open",
                 hint="Close it first: gascli arena round close.",
             )
@@ -161,7 +162,7 @@ def open_round(
                 modality=modality.value,
                 vertical=vertical.value,
                 seed=str(round_.seed),
-                state="open",
+                state=ROUND_OPEN,
                 plan_blob=plan,
                 exam_blob=exam_blob,
                 data_hash=round_.data_hash,
@@ -174,7 +175,7 @@ def open_round(
 
 
 def standings(session: Session, round_id: str) -> list[Standing]:
-    """All full runs of a round that ended with a result, the best first.
+    """All full runs of a round that ended with a result, the best first; without those withdrawn while it was open.
 
     Of models with the same weights only the one with the oldest commitment competes, whenever it was handed in;
     the others are listed after the scored ones, without credit. Equal scores are ordered by commitment.
@@ -183,7 +184,6 @@ def standings(session: Session, round_id: str) -> list[Standing]:
         select(RunRow, SubmissionRow)
         .join(SubmissionRow, SubmissionRow.id == RunRow.submission_id)
         .where(RunRow.round_id == round_id, RunRow.kind == "full", RunRow.state == "done")
-        .where(SubmissionRow.state == SubmissionState.SCORED.value)
         .order_by(SubmissionRow.committed_block, SubmissionRow.created_at, SubmissionRow.id)
     ).tuples()
     owners: dict[str, SubmissionRow] = {}
@@ -231,7 +231,8 @@ def close_round(
         The winner's standing in this round; None when nobody won, or when an absent champion stays.
 
     Raises:
-        RoundBusy: Submissions of the modality are under way.
+        RoundBusy: Submissions of the competition are under way. From now on the round begins no further exam, so that
+            it can be closed when these have ended.
         gas.errors.ConfigurationError: There is no such round.
     """
     with database.write() as session:
@@ -239,9 +240,10 @@ def close_round(
         if row is None:
             raise ConfigurationError(f"There is no round {round_id}.")
         table = standings(session, round_id)
-        if row.state != "open":
+        if row.state not in LIVE_ROUNDS:
             winner = (row.outcome or {}).get("winner") or {}
             return next((e for e in table if e.submission_id == winner.get("submission_id")), None)
+        modality = row.modality
         busy = session.scalar(
             select(func.count()).where(
                 SubmissionRow.modality == row.modality,
@@ -249,18 +251,28 @@ def close_round(
                 SubmissionRow.state.in_([state.value for state in ACTIVE_STATES]),
             )
         )
-        if busy:
-            raise RoundBusy(f"{busy} submissions of {row.modality} are under way.", hint="Wait for their end.")
-        eligible = [e for e in table if e.duplicate_of is None and e.hotkey in uids]
-        before = _champion(session, row.modality, row.vertical)
-        chosen = _choose(eligible, before, uids, margin)
-        now = clock.time()
-        row.state, row.closed_at, row.outcome = "closed", now, {"winner": chosen, "margin": margin}
-        paid_as = score_class(Modality(row.modality), Vertical(row.vertical))
-        session.execute(delete(ScoreRow).where(ScoreRow.miner_class == paid_as))
-        if chosen is not None:
-            session.add(ScoreRow(hotkey=chosen["hotkey"], miner_class=paid_as, value=chosen["score"], updated_at=now))
-        return next((e for e in table if chosen is not None and e.submission_id == chosen["submission_id"]), None)
+        if not busy:
+            return _close(session, row, table, uids, clock.time(), margin)
+        # Committed before the refusal: the workers must not go on to feed what is to end.
+        row.state = ROUND_CLOSING
+    raise RoundBusy(
+        f"Under way in {modality}: {busy}. No further exam begins in this round.",
+        hint="Close it again when all have ended, or wait for that with --wait.",
+    )
+
+
+def _close(
+    session: Session, row: RoundRow, table: Sequence[Standing], uids: Mapping[str, int], now: float, margin: float
+) -> Standing | None:
+    eligible = [e for e in table if e.duplicate_of is None and e.hotkey in uids]
+    before = _champion(session, row.modality, row.vertical)
+    chosen = _choose(eligible, before, uids, margin)
+    row.state, row.closed_at, row.outcome = ROUND_CLOSED, now, {"winner": chosen, "margin": margin}
+    paid_as = score_class(Modality(row.modality), Vertical(row.vertical))
+    session.execute(delete(ScoreRow).where(ScoreRow.miner_class == paid_as))
+    if chosen is not None:
+        session.add(ScoreRow(hotkey=chosen["hotkey"], miner_class=paid_as, value=chosen["score"], updated_at=now))
+    return next((e for e in table if chosen is not None and e.submission_id == chosen["submission_id"]), None)
 
 
 def fool_counts(session: Session, modality: Modality, *, since: float, until: float) -> dict[str, FoolCount]:
@@ -301,7 +313,7 @@ def _ranked(entry: Standing, rank: int) -> Standing:
 def _champion(session: Session, modality: str, vertical: str) -> dict[str, Any] | None:
     outcome = session.scalar(
         select(RoundRow.outcome)
-        .where(RoundRow.modality == modality, RoundRow.vertical == vertical, RoundRow.state == "closed")
+        .where(RoundRow.modality == modality, RoundRow.vertical == vertical, RoundRow.state == ROUND_CLOSED)
         .order_by(RoundRow.closed_at.desc())
         .limit(1)
     )

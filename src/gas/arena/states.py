@@ -12,7 +12,17 @@ from gas.errors import GasError, Reason
 from gas.storage.tables import SubmissionRow
 from gas.types import TERMINAL_STATES, SubmissionState
 
-__all__ = ["ACTIVE_STATES", "SLOT_STATES", "TRANSITIONS", "IllegalTransition", "transition"]
+__all__ = [
+    "ACTIVE_STATES",
+    "LIVE_ROUNDS",
+    "ROUND_CLOSED",
+    "ROUND_CLOSING",
+    "ROUND_OPEN",
+    "SLOT_STATES",
+    "TRANSITIONS",
+    "IllegalTransition",
+    "transition",
+]
 
 _S = SubmissionState
 
@@ -25,20 +35,28 @@ _FORWARD: Final[Mapping[SubmissionState, frozenset[SubmissionState]]] = {
     _S.RUNNING: frozenset({_S.SCORED}),
 }
 
-TRANSITIONS: Final[Mapping[SubmissionState, frozenset[SubmissionState]]] = {
-    state: frozenset()
-    if state in TERMINAL_STATES
-    # An author may withdraw, and our own machinery may fail, at any time before the end.
-    else _FORWARD[state] | {_S.WITHDRAWN, _S.FAILED}
-    for state in SubmissionState
+_ENDED: Final[Mapping[SubmissionState, frozenset[SubmissionState]]] = {
+    state: frozenset({_S.WITHDRAWN}) if state is _S.SCORED else frozenset() for state in TERMINAL_STATES
 }
-"""What may follow each state; nothing follows a terminal one."""
+
+TRANSITIONS: Final[Mapping[SubmissionState, frozenset[SubmissionState]]] = {
+    # An author may withdraw, and our own machinery may fail, at any time before the end.
+    **{state: following | {_S.WITHDRAWN, _S.FAILED} for state, following in _FORWARD.items()},
+    **_ENDED,
+}
+"""What may follow each state; nothing follows a terminal one, but that a scored model may still be withdrawn."""
 
 ACTIVE_STATES: Final = frozenset({_S.EXAMINING, _S.CONFIRMED, _S.QUEUED, _S.RUNNING})
 """States in which a job must exist."""
 
-SLOT_STATES: Final = (frozenset(SubmissionState) - TERMINAL_STATES) | {_S.SCORED}
-"""States that take one of a hotkey's slots: a submission that ended without a score gives its slot back."""
+SLOT_STATES: Final = frozenset(SubmissionState) - TERMINAL_STATES
+"""States that take one of a hotkey's slots; a scored model takes one too until its round is closed."""
+
+ROUND_OPEN: Final = "open"
+ROUND_CLOSING: Final = "closing"
+ROUND_CLOSED: Final = "closed"
+LIVE_ROUNDS: Final = (ROUND_OPEN, ROUND_CLOSING)
+"""States of rounds in which something may run. One that is closing begins no exam, and ends with what is under way."""
 
 
 class IllegalTransition(GasError):

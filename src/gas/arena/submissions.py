@@ -7,29 +7,40 @@ but no file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from sqlalchemy import delete, func, select
+import structlog
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
+from gas.arena.allowances import (
+    carry_over,
+    may_be_replaced,
+    refuse_over_limits,
+    refuse_second_of_push,
+    slots_taken,
+)
 from gas.arena.competitions import Competition
 from gas.arena.likeness import keep_sketches, nearest_weights, note_nearest
 from gas.arena.ports import ArenaConfig, CheckedPackage, PackageChecker
 from gas.arena.pushes import PushLabel
-from gas.arena.states import SLOT_STATES, transition
+from gas.arena.states import LIVE_ROUNDS, IllegalTransition, transition
 from gas.clock import Clock, IdSource
 from gas.errors import InfrastructureError, PackageRejected, Reason, RequestRefused
 from gas.storage.blobs import BlobStore
 from gas.storage.database import Database
-from gas.storage.tables import RoundRow, SubmissionRow
+from gas.storage.tables import RoundRow, RunRow, SubmissionRow
 from gas.types import TERMINAL_STATES, Modality, SubmissionState, Vertical
 
 __all__ = ["Received", "Submissions", "file_sha256", "stored_reasons", "submission_key"]
 
 _S = SubmissionState
+_LOG = structlog.get_logger(__name__)
+_MOST_RELEASED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +139,7 @@ class Submissions:
         if known is not None:
             return known
         with self.database.read() as session:
-            self._refuse_over_limits(session, hotkey, rules)
+            refuse_over_limits(session, hotkey, rules)
         blob = self.blobs.put_file(package)
         row = SubmissionRow(
             id=self.ids.new(),
@@ -152,51 +163,95 @@ class Submissions:
             slot = self._insert(row, hotkey, rules)
         except IntegrityError:
             known = self._known(hotkey, sha256)
+            self.release_blob(blob)
             if known is None:
                 raise
             return known
         except RequestRefused:
             self.release_blob(blob)
             raise
+        if not self.blobs.exists(blob):
+            # The last other submission with this content has ended between the two; from now on the row holds it.
+            self.blobs.put_file(package)
         self.scan(row.id, package)
         return Received(True, row.id, row.key, sha256, _S.SCANNING, slot, rules.slots)
 
     def scan(self, submission_id: str, package: Path) -> None:
         """Run the static checks and keep what they find; repeatable after a crash.
 
+        A submission that was withdrawn meanwhile stays as it is. One on which the checks break is ended as a fault of
+        ours, so that no package can stop who scans it twice.
+
         Raises:
             gas.errors.PackageRejected: The submission is now rejected.
+            gas.errors.InfrastructureError: We could not check it; ``internal`` when the checks broke.
         """
+        try:
+            self._scan(submission_id, package)
+        except (PackageRejected, InfrastructureError):
+            raise
+        except Exception as error:
+            # Formatted here: a renderer that prints local variables might print a secret.
+            trace = "".join(traceback.format_exception(error, limit=-20))
+            _LOG.error("scan_broke", submission=submission_id, trace=trace)
+            broken = InfrastructureError("The checks broke; this is a fault of ours.", code="internal")
+            self._end(submission_id, _S.FAILED, error=broken.as_dict())
+            raise broken from error
+
+    def _scan(self, submission_id: str, package: Path) -> None:
         with self.database.write() as session:
-            row = session.get_one(SubmissionRow, submission_id)
+            row = session.get(SubmissionRow, submission_id)
+            if row is None or row.state not in (_S.UPLOADED, _S.SCANNING):
+                return
             modality = Modality(row.modality)
+            row.scans += 1
             if row.state == _S.UPLOADED:
                 transition(session, row, _S.SCANNING, now=self.clock.time())
         try:
             checked: CheckedPackage = self.check(package, modality)
         except PackageRejected as rejected:
-            with self.database.write() as session:
-                row = session.get_one(SubmissionRow, submission_id)
-                blob = row.zip_blob
-                transition(session, row, _S.REJECTED, now=self.clock.time(), reasons=rejected.reasons)
-                row.zip_blob = None
-            self.release_blob(blob)
+            self._end(submission_id, _S.REJECTED, reasons=rejected.reasons)
             raise
         with self.database.write() as session:
-            row = session.get_one(SubmissionRow, submission_id)
+            row = session.get(SubmissionRow, submission_id)
+            if row is None:
+                return
             row.name = checked.name[:128]
             row.weights_sha256 = checked.weights_sha256
             row.code_sha256 = checked.code_sha256
             keep_sketches(session, submission_id, checked.sketches)
         with self.database.read() as session:
-            row = session.get_one(SubmissionRow, submission_id)
+            row = session.get(SubmissionRow, submission_id)
+            if row is None:
+                return
             near = nearest_weights(session, row, within=self.config.rules_of(row).weights_within)
         if near is not None:
             with self.database.write() as session:
                 note_nearest(session, submission_id, near)
 
+    def _end(
+        self,
+        submission_id: str,
+        to: SubmissionState,
+        *,
+        reasons: Sequence[Reason] = (),
+        error: Mapping[str, str] | None = None,
+    ) -> None:
+        """End a submission and let its zip go, unless it has ended or was replaced meanwhile."""
+        with self.database.write() as session:
+            row = session.get(SubmissionRow, submission_id)
+            if row is None or SubmissionState(row.state) in TERMINAL_STATES:
+                return
+            blob = row.zip_blob
+            transition(session, row, to, now=self.clock.time(), reasons=reasons, error=error)
+            row.zip_blob = None
+        self.release_blob(blob)
+
     def withdraw(self, hotkey: str, submission_id: str) -> None:
         """Take a submission back; its slot is free at once.
+
+        A model that was scored leaves the standings of its round while that is open; in those of a closed one it
+        stays. Its runs and their receipts are kept.
 
         Raises:
             gas.errors.RequestRefused: 404 when the hotkey has no such submission.
@@ -206,10 +261,36 @@ class Submissions:
             row = session.get(SubmissionRow, submission_id)
             if row is None or row.hotkey != hotkey:
                 raise RequestRefused("There is no such submission.", status=404, code="unknown_submission")
+            if SubmissionState(row.state) in TERMINAL_STATES - {_S.SCORED}:
+                raise IllegalTransition(f"There is nothing to take back: the submission is {row.state}.")
             blob = row.zip_blob
             transition(session, row, _S.WITHDRAWN, now=self.clock.time())
             row.zip_blob = None
+            for run in session.scalars(
+                select(RunRow)
+                .join(RoundRow, RoundRow.id == RunRow.round_id)
+                .where(RunRow.submission_id == submission_id, RunRow.kind == "full", RunRow.state == "done")
+                .where(RoundRow.state.in_(LIVE_ROUNDS))
+            ):
+                run.state = "withdrawn"
         self.release_blob(blob)
+
+    def release_ended(self) -> None:
+        """Let the zips go of submissions that have ended without a score, whoever ended them."""
+        without_score = [state.value for state in TERMINAL_STATES - {_S.SCORED}]
+        with self.database.read() as session:
+            ended = session.scalars(
+                select(SubmissionRow.id)
+                .where(SubmissionRow.state.in_(without_score), SubmissionRow.zip_blob.is_not(None))
+                .limit(_MOST_RELEASED)
+            ).all()
+        for submission_id in ended:
+            with self.database.write() as session:
+                row = session.get(SubmissionRow, submission_id)
+                if row is None:
+                    continue
+                blob, row.zip_blob = row.zip_blob, None
+            self.release_blob(blob)
 
     def release_blob(self, blob: str | None) -> None:
         """Delete a zip that no submission refers to any more."""
@@ -220,32 +301,66 @@ class Submissions:
             if not session.scalar(select(func.count()).where(SubmissionRow.zip_blob == blob)):
                 self.blobs.delete(blob)
 
-    def resume_scans(self, *, older_than_seconds: float) -> Sequence[str]:
-        """Scan again what a dead service left unscanned; returns the ids."""
+    def resume_scans(self, *, older_than_seconds: float, most: int | None = None) -> Sequence[str]:
+        """Scan again what a dead service left unscanned; returns the ids.
+
+        Each is claimed first, so that of several workers one scans it. One package's end is nobody else's.
+
+        Args:
+            older_than_seconds: How long ago its scan must have begun.
+            most: How many at most.
+
+        Raises:
+            gas.errors.StorageError: The database does not answer.
+        """
         limit = self.clock.time() - older_than_seconds
         with self.database.read() as session:
             rows = session.scalars(
-                select(SubmissionRow).where(
+                select(SubmissionRow)
+                .where(
                     SubmissionRow.state.in_((_S.UPLOADED.value, _S.SCANNING.value)),
                     SubmissionRow.weights_sha256.is_(None),
                     SubmissionRow.state_since < limit,
                 )
+                .order_by(SubmissionRow.created_at)
             ).all()
+        done: list[str] = []
         for row in rows:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            package = self.scratch / f"{row.id}.zip"
-            try:
-                self.blobs.get_file(row.zip_blob or "", package)
-                self.scan(row.id, package)
-            except PackageRejected:
-                continue
-            except InfrastructureError as error:
-                with self.database.write() as session:
-                    fresh = session.get_one(SubmissionRow, row.id)
-                    transition(session, fresh, _S.FAILED, now=self.clock.time(), error=error.as_dict())
-            finally:
-                package.unlink(missing_ok=True)
-        return [row.id for row in rows]
+            if most is not None and len(done) >= most:
+                break
+            if self._claim(row):
+                done.append(row.id)
+                self._scan_again(row)
+        return done
+
+    def _claim(self, seen: SubmissionRow) -> bool:
+        """Take a row for scanning: who comes later sees a scan that has just begun."""
+        with self.database.write() as session:
+            claimed = session.execute(
+                update(SubmissionRow)
+                .where(SubmissionRow.id == seen.id, SubmissionRow.state == seen.state)
+                .where(SubmissionRow.state_since == seen.state_since, SubmissionRow.weights_sha256.is_(None))
+                .values(state_since=self.clock.time())
+                .returning(SubmissionRow.id)
+            ).scalar_one_or_none()
+        return claimed is not None
+
+    def _scan_again(self, row: SubmissionRow) -> None:
+        if row.scans >= self.config.max_attempts:
+            # Whoever scans it dies: a package must not take one worker after the other along.
+            self._end(row.id, _S.FAILED, error={"code": "worker_lost", "message": "The checks were interrupted."})
+            return
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        package = self.scratch / f"{row.id}.zip"
+        try:
+            self.blobs.get_file(row.zip_blob or "", package)
+            self.scan(row.id, package)
+        except PackageRejected:
+            return
+        except InfrastructureError as error:
+            self._end(row.id, _S.FAILED, error=error.as_dict())
+        finally:
+            package.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """At start: delete the files that a killed service left under way."""
@@ -258,10 +373,10 @@ class Submissions:
             row = session.scalar(
                 select(SubmissionRow).where(SubmissionRow.hotkey == hotkey, SubmissionRow.sha256 == sha256)
             )
-            if row is None or _may_be_replaced(row):
+            if row is None or may_be_replaced(session, row):
                 return None
             slots = self._slots_of(row)
-            slot = self._slots_taken(session, hotkey, Modality(row.modality), Vertical(row.vertical))
+            slot = slots_taken(session, hotkey, Modality(row.modality), Vertical(row.vertical))
             return Received(
                 False,
                 row.id,
@@ -276,17 +391,18 @@ class Submissions:
     def _insert(self, row: SubmissionRow, hotkey: str, rules: Competition) -> int:
         with self.database.write() as session:
             self.database.lock(session, f"submissions/{hotkey}")
-            self._refuse_over_limits(session, hotkey, rules)
+            refuse_over_limits(session, hotkey, rules)
             earlier = session.scalar(
                 select(SubmissionRow).where(SubmissionRow.hotkey == hotkey, SubmissionRow.sha256 == row.sha256)
             )
-            if earlier is not None and _may_be_replaced(earlier):
+            if earlier is not None and may_be_replaced(session, earlier):
+                carry_over(session, earlier, row, rules)
                 session.execute(delete(SubmissionRow).where(SubmissionRow.id == earlier.id))
                 session.expunge(earlier)
-            _refuse_second_of_push(session, row)
+            refuse_second_of_push(session, row)
             session.add(row)
             session.flush()
-            return self._slots_taken(session, hotkey, rules.modality, rules.vertical)
+            return slots_taken(session, hotkey, rules.modality, rules.vertical)
 
     def _slots_of(self, row: SubmissionRow) -> int:
         try:
@@ -294,76 +410,3 @@ class Submissions:
         except RequestRefused:
             # The owner has ended the competition since; what was handed in then stays what it was.
             return self.config.slots
-
-    def _slots_taken(self, session: Session, hotkey: str, modality: Modality, vertical: Vertical) -> int:
-        return (
-            session.scalar(
-                select(func.count()).where(
-                    SubmissionRow.hotkey == hotkey,
-                    SubmissionRow.modality == modality.value,
-                    SubmissionRow.vertical == vertical.value,
-                    SubmissionRow.state.in_([state.value for state in SLOT_STATES]),
-                )
-            )
-            or 0
-        )
-
-    def _refuse_over_limits(self, session: Session, hotkey: str, rules: Competition) -> None:
-        if self._slots_taken(session, hotkey, rules.modality, rules.vertical) >= rules.slots:
-            raise RequestRefused(
-                f"All {rules.slots} slots of this hotkey for {rules.name} are taken.",
-                status=429,
-                code="no_slot",
-                hint="Withdraw a model, or wait for the end of its run.",
-            )
-        opened = session.scalar(
-            select(func.max(RoundRow.opened_at)).where(
-                RoundRow.modality == rules.modality.value,
-                RoundRow.vertical == rules.vertical.value,
-                RoundRow.state == "open",
-            )
-        )
-        rows = session.scalars(
-            select(SubmissionRow).where(
-                SubmissionRow.hotkey == hotkey,
-                SubmissionRow.modality == rules.modality.value,
-                SubmissionRow.vertical == rules.vertical.value,
-                SubmissionRow.created_at >= (opened or 0.0),
-                SubmissionRow.state != _S.REJECTED.value,
-            )
-        )
-        if sum(1 for row in rows if not _ours(row) and not _unseen(row)) >= rules.pushes_per_round:
-            raise RequestRefused(
-                f"A hotkey may have {rules.pushes_per_round} packages examined in a round of {rules.name}.",
-                status=429,
-                code="push_limit",
-                hint="Wait for the next round.",
-            )
-
-
-def _ours(row: SubmissionRow) -> bool:
-    """Whether the submission ended by a fault of ours, which costs its author nothing."""
-    return row.state == _S.FAILED and row.error is not None
-
-
-def _unseen(row: SubmissionRow) -> bool:
-    """Whether the author took it back before its exam began: later he may know the result, and the push counts."""
-    return row.state == _S.WITHDRAWN and row.attempts == 0
-
-
-def _refuse_second_of_push(session: Session, row: SubmissionRow) -> None:
-    """A push has the modalities that its first package named, and one examined model of each."""
-    if row.push_id is None:
-        return
-    others = session.scalars(
-        select(SubmissionRow).where(SubmissionRow.hotkey == row.hotkey, SubmissionRow.push_id == row.push_id)
-    ).all()
-    if any(one.push_modalities != row.push_modalities for one in others):
-        raise RequestRefused("This push was begun with other modalities.", status=422, code="bad_push")
-    if any(one.modality == row.modality and one.state != _S.REJECTED and not _may_be_replaced(one) for one in others):
-        raise RequestRefused(f"This push has its {row.modality} model already.", status=422, code="bad_push")
-
-
-def _may_be_replaced(row: SubmissionRow) -> bool:
-    """Whether the same content may be handed in anew."""
-    return SubmissionState(row.state) in TERMINAL_STATES and (row.state == _S.WITHDRAWN or _ours(row))

@@ -25,7 +25,7 @@ from gas.arena.likeness import NearWeights, near_copy, nearest_weights, note_nea
 from gas.arena.ports import ArenaConfig, Evaluator, RunKind, RunOutcome, RunTask
 from gas.arena.pushes import push_waits, settle_push
 from gas.arena.receipts import sign_receipt
-from gas.arena.states import IllegalTransition, transition
+from gas.arena.states import LIVE_ROUNDS, ROUND_OPEN, IllegalTransition, transition
 from gas.chain.keys import Signer
 from gas.clock import Clock
 from gas.errors import GasError, InfrastructureError, ModelFailed, Reason, StorageError
@@ -163,6 +163,8 @@ class EvaluationJob:
                 if self.stopping.is_set():
                     self._give_back(started)
                     raise JobInterrupted from error
+                if started.task.given_up():
+                    continue
                 _LOG.warning(
                     "attempt_failed",
                     submission=submission_id,
@@ -185,6 +187,9 @@ class EvaluationJob:
             if row is None:
                 return _S.WITHDRAWN
             if kind == "exam" and row.state == _S.SCANNING:
+                if self._round(session, row, kind) is None:
+                    # The round was closed, or is about to be: the submission waits for the next one.
+                    return row.state
                 note_nearest(session, submission_id, near)
                 limit = self._rules(row).weights_limit
                 transition(session, row, _S.EXAMINING, now=now)
@@ -234,8 +239,20 @@ class EvaluationJob:
                 seconds=self.time_limit(row, kind),
                 limits=rules.limits if self.config.competitions is not None else None,
                 min_tier=rules.min_tier if self.config.competitions is not None else None,
+                distorted=rules.exam_distorted if kind == "exam" else 0,
+                given_up=lambda: self._given_up(submission_id),
             )
             return _Started(task, run.attempts, row.zip_blob or "", arena_round.exam_blob)
+
+    def _given_up(self, submission_id: str) -> bool:
+        """Whether nobody waits for the outcome of a run any more: its submission has ended, by its author or by us."""
+        try:
+            with self.database.read() as session:
+                row = session.get(SubmissionRow, submission_id)
+        except StorageError:
+            # A database that is away for a moment must not cost a run.
+            return False
+        return row is None or SubmissionState(row.state) in TERMINAL_STATES
 
     def _near(self, submission_id: str) -> NearWeights | None:
         """The older commitment of another hotkey with the nearest weights, before the exam begins."""
@@ -255,7 +272,8 @@ class EvaluationJob:
             return running
         return session.scalar(
             select(RoundRow)
-            .where(RoundRow.modality == row.modality, RoundRow.vertical == row.vertical, RoundRow.state == "open")
+            .where(RoundRow.modality == row.modality, RoundRow.vertical == row.vertical)
+            .where(RoundRow.state.in_((ROUND_OPEN,) if kind == "exam" else LIVE_ROUNDS))
             .order_by(RoundRow.opened_at.desc())
             .limit(1)
         )
@@ -285,7 +303,8 @@ class EvaluationJob:
                 self._settle(session, row, now)
                 return row.state
             arena_round = session.get_one(RoundRow, run.round_id)
-            run.receipt = sign_receipt(_receipt_body(row, run, arena_round, outcome), self.signer)
+            body = _receipt_body(row, run, arena_round, outcome, self._rules(row))
+            run.receipt = sign_receipt(body, self.signer)
             known = set(
                 session.scalars(
                     select(MediumRow.sha256).where(MediumRow.sha256.in_([j.media_sha256 for j in outcome.judgements]))
@@ -387,13 +406,17 @@ def _duplicate(owner: SubmissionRow) -> Reason:
     )
 
 
-def _receipt_body(row: SubmissionRow, run: RunRow, arena_round: RoundRow, outcome: RunOutcome) -> dict[str, object]:
+def _receipt_body(
+    row: SubmissionRow, run: RunRow, arena_round: RoundRow, outcome: RunOutcome, rules: Competition
+) -> dict[str, object]:
     return {
         "run_id": run.id,
         "kind": run.kind,
         "round": {
             "id": arena_round.id,
             "modality": arena_round.modality,
+            "vertical": arena_round.vertical,
+            "max_upload_bytes": rules.max_upload_bytes,
             "data_hash": arena_round.data_hash,
             "plan_sha256": arena_round.plan_blob,
             "parameters": arena_round.parameters,

@@ -16,6 +16,7 @@ import typer
 from gas.cli.arena_crew import WorkerRules, build_crew, leave, own_folder
 from gas.cli.arena_round import CompetitionsFile, competitions_command, competitions_of
 from gas.cli.arena_round import app as round_app
+from gas.cli.arena_rules import require_rules
 from gas.cli.endpoint import ChainEndpoint, home_settings, open_chain
 from gas.errors import ConfigurationError
 
@@ -142,7 +143,7 @@ def status(
             beats = session.execute(select(ExecutorRow.id, ExecutorRow.heartbeat_at)).tuples()
             workers = [{"id": name, "seconds_since_beat": round(now - at, 1)} for name, at in beats]
             found: dict[str, Any] = {**stats_view(session), "workers": workers, "open_rounds": []}
-            found["open_rounds"] = [r["round_id"] for r in rounds_view(session) if r["state"] == "open"]
+            found["open_rounds"] = [r["round_id"] for r in rounds_view(session) if r["state"] != "closed"]
     finally:
         database.close()
     if as_json:
@@ -213,6 +214,7 @@ async def _work(
     with own_folder(settings.home, name) as folder:
         desk = _desk(settings, config, wallet, hotkey, folder / "incoming")
         try:
+            require_rules(desk.database, config)
             desk.submissions.sweep()
             chain = await open_chain(settings, desk.signer, SystemClock())
             crew = build_crew(
@@ -258,6 +260,7 @@ async def _serve(
         folder = stack.enter_context(own_folder(settings.home, "service")) if worker else None
         desk = _desk(settings, config, wallet, hotkey, settings.home / "arena" / "incoming")
         stack.callback(desk.database.close)
+        require_rules(desk.database, config)
         chain = await open_chain(settings, desk.signer, clock)
         # The foreman lives in another thread and loop than the API, so its connection is its own; it opens there.
         foremans = await open_chain(settings, desk.signer, clock) if worker else None

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Crew", "WorkerRules", "build_crew", "leave", "own_folder"]
 
 _TICK_SECONDS = 0.5
+_BEAT_SECONDS = 5.0
 _LEAVE_SECONDS = 5.0
 
 
@@ -88,13 +89,15 @@ def own_folder(home: Path, name: str) -> Iterator[Path]:
 
 @dataclass(slots=True)
 class Crew:
-    """The worker of this process: the jobs, and the foreman in a thread of its own.
+    """The worker of this process: the jobs, the foreman in a thread of its own, and the heart in another one.
+
+    The heart beats by itself, because a look around may take long: a large package is scanned, a chain is slow.
 
     Attributes:
         jobs: Durable jobs.
         foreman: Looks around.
         stopping: Set to make everybody leave.
-        broken: Whether the foreman fell.
+        broken: Whether the foreman or the heart fell.
         spares: What waits for the next model, if anything does.
     """
 
@@ -103,41 +106,50 @@ class Crew:
     stopping: threading.Event
     broken: bool = False
     spares: Spares | None = None
-    _thread: threading.Thread | None = field(default=None, init=False)
+    _threads: tuple[threading.Thread, ...] = field(default=(), init=False)
 
     def start(self, on_broken: Any) -> None:
         """Begin to work."""
         self.foreman.job.register()
         self.jobs.start()
-        self._thread = threading.Thread(target=self._run, args=(on_broken,), name="gas-foreman", daemon=True)
-        self._thread.start()
+        beat = min(_BEAT_SECONDS, self.jobs.config.lease_seconds / 4)
+        self._threads = tuple(
+            threading.Thread(target=self._run, args=(work, pause, on_broken), name=name, daemon=True)
+            for name, work, pause in (
+                ("gas-foreman", self.foreman.tick, _TICK_SECONDS),
+                ("gas-heart", self.jobs.heartbeat, beat),
+            )
+        )
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Leave; a run under way is given up at its next batch and resumed by the next worker."""
         self.stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self.foreman.loop.run(self.foreman.chain.close())
         self.foreman.loop.close()
         self.jobs.stop()
         if self.spares is not None:
             self.spares.close()
 
-    def _run(self, on_broken: Any) -> None:
+    def _run(self, work: Callable[[], object], pause: float, on_broken: Any) -> None:
         import structlog
 
         log = structlog.get_logger(__name__)
         while not self.stopping.is_set():
             try:
-                self.foreman.tick()
+                work()
             except GasError as error:
-                # The next look around may succeed: a chain or a database comes back.
-                log.warning("foreman_tick_failed", code=error.error_code, message=error.message)
+                # The next time may succeed: a chain or a database comes back.
+                name = threading.current_thread().name
+                log.warning("worker_thread_failed", thread=name, code=error.error_code, message=error.message)
             except BaseException:
                 self.broken = True
                 on_broken()
                 raise
-            self.stopping.wait(_TICK_SECONDS)
+            self.stopping.wait(pause)
 
 
 def build_crew(

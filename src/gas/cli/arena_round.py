@@ -14,10 +14,14 @@ from gas.cli.endpoint import ChainEndpoint, home_settings, open_chain
 
 if TYPE_CHECKING:
     from gas.arena.competitions import Competition, Competitions
+    from gas.arena.rounds import Standing
+    from gas.clock import Clock
     from gas.config import HomeSettings
     from gas.storage.database import Database
 
 __all__ = ["CompetitionsFile", "app", "competitions_command", "competitions_of"]
+
+_LOOK_SECONDS = 2.0
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Rounds: open, close, status.")
 
@@ -134,10 +138,15 @@ def close_command(
     release: Annotated[
         bool, typer.Option(help="Release the holdouts that are marked releasable into the next round's public data.")
     ] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of what is under way.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """End the open round of a competition: standings, winner, and the release of held-out data."""
-    from gas.arena.rounds import close_round, standings
+    """End the open round of a competition: standings, winner, and the release of held-out data.
+
+    While submissions are under way the round is closing: no further exam begins in it. Repeat the command when they
+    have ended, or let it wait for them.
+    """
+    from gas.arena.rounds import standings
     from gas.clock import SystemClock
     from gas.storage.database import open_database
 
@@ -147,10 +156,10 @@ def close_command(
     database = open_database(settings.resolved_database_url)
     try:
         round_id = _open_round_of(database, competition)
-        winner = close_round(database, round_id, uids, SystemClock())
+        winner = _closed(database, round_id, uids, SystemClock(), wait=wait)
         with database.read() as session:
             table = standings(session, round_id)
-        released = _release(home, database, round_id) if release else []
+        released, held = _release(home, database, round_id) if release else ([], {})
     finally:
         database.close()
     if as_json:
@@ -159,6 +168,7 @@ def close_command(
             "winner": None if winner is None else winner.as_dict(),
             "standings": [one.as_dict() for one in table],
             "released": released,
+            "held": held,
         }
         print(json.dumps(found))
         return
@@ -166,6 +176,8 @@ def close_command(
     print(f"Round {round_id} is closed. Winner: {'nobody' if winner is None else f'{winner.name} of {winner.hotkey}'}.")
     if released:
         print(f"Released into the public data: {', '.join(released)}.")
+    for name, others in held.items():
+        print(f"Not released yet: {name}; it is held out in the open {', '.join(others)}.")
 
 
 @app.command("status")
@@ -191,7 +203,7 @@ def status_command(
         return
     for row in found:
         states = ", ".join(f"{count} {state}" for state, count in sorted(row["submissions"].items())) or "none"
-        print(f"{row['competition']}: round {row['round_id']}, open for {row['open_seconds'] / 3600:.1f} h")
+        print(f"{row['competition']}: round {row['round_id']}, {row['state']} for {row['open_seconds'] / 3600:.1f} h")
         print(f"  submissions: {states}")
         for run in row["running"]:
             print(f"  running: {run['name'] or run['submission_id']} ({run['kind']}), {run['seconds']:.0f} s so far")
@@ -203,9 +215,26 @@ def status_command(
             print(
                 f"  look-alike: {one['name']} ({one['state']}) has weights at a distance of {one['distance']:.4f} from "
                 f"{one['nearest']}; {one['tensors_apart']} of {one['tensors']} tensors are its own"
+                + (
+                    f"; inside, the smaller of them is at {one['inside']:.4f}"
+                    if one["inside"] < one["distance"]
+                    else ""
+                )
             )
     if not found:
         print("No round is open. Open one: gascli arena round open COMPETITION")
+
+
+def _closed(database: Database, round_id: str, uids: dict[str, int], clock: Clock, *, wait: bool) -> Standing | None:
+    from gas.arena.rounds import RoundBusy, close_round
+
+    while True:
+        try:
+            return close_round(database, round_id, uids, clock)
+        except RoundBusy:
+            if not wait:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def _offered(home: Path, file: Path | None) -> Competitions:
@@ -233,7 +262,7 @@ def _refuse_second(database: Database, competition: Competition) -> None:
 
     if (other := _find_open(database, competition)) is not None:
         raise ConfigurationError(
-            f"The round {other} of {competition.name} is open.",
+            f"The round {other} of {competition.name} is not closed.",
             code="round_open",
             hint=f"Close it first: gascli arena round close {competition.name}",
         )
@@ -251,6 +280,7 @@ def _open_round_of(database: Database, competition: Competition) -> str:
 def _find_open(database: Database, competition: Competition) -> str | None:
     from sqlalchemy import select
 
+    from gas.arena.states import LIVE_ROUNDS
     from gas.storage.tables import RoundRow
 
     with database.read() as session:
@@ -258,29 +288,46 @@ def _find_open(database: Database, competition: Competition) -> str | None:
             select(RoundRow.id).where(
                 RoundRow.modality == competition.modality.value,
                 RoundRow.vertical == competition.vertical.value,
-                RoundRow.state == "open",
+                RoundRow.state.in_(LIVE_ROUNDS),
             )
         )
 
 
-def _release(home: Path, database: Database, round_id: str) -> list[str]:
-    """Release the releasable holdouts of which the round held samples."""
+def _release(home: Path, database: Database, round_id: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Release the releasable holdouts of which the round held samples, but for those that a running round holds.
+
+    Returns:
+        What was released; and what was not yet, with the rounds that hold it: the last of them releases it.
+    """
+    from sqlalchemy import select
+
     from gas.arena.rounds import load_round
     from gas.datasets.store import open_store
     from gas.storage.blobs import open_blobs
     from gas.storage.tables import RoundRow
     from gas.types import Provenance
 
+    blobs = open_blobs(home_settings(home).resolved_blobs_url)
     with database.read() as session:
         plan = session.get_one(RoundRow, round_id).plan_blob
-    held = {
-        sample.dataset
-        for sample in load_round(open_blobs(home_settings(home).resolved_blobs_url), plan).samples
-        if sample.provenance is Provenance.HOLDOUT
-    }
+        running = session.scalars(select(RoundRow).where(RoundRow.id != round_id, RoundRow.state != "closed")).all()
+    # An exam shows public data only; a round that was opened from folders may have another one.
+    plans = {f"{row.modality} round {row.id}": {row.plan_blob, row.exam_blob or row.plan_blob} for row in running}
+
+    def held_by(blob: str) -> set[str]:
+        return {s.dataset for s in load_round(blobs, blob).samples if s.provenance is Provenance.HOLDOUT}
+
+    elsewhere: dict[str, list[str]] = {}
+    for label, names in plans.items():
+        for name in sorted(set().union(*map(held_by, names))):
+            elsewhere.setdefault(name, []).append(label)
     store = open_store(home)
-    here = set(store.names())
-    return [name for name in sorted(held & here) if store.manifest(name).entry.releasable and store.release(name)]
+    here = held_by(plan) & set(store.names())
+    due = [name for name in sorted(here) if store.manifest(name).entry.releasable]
+    released = [name for name in due if name not in elsewhere and store.release(name)]
+    public = store.provenances()
+    held = {name: elsewhere[name] for name in due if name in elsewhere and public[name] is Provenance.HOLDOUT}
+    return released, held
 
 
 async def _registered(settings: HomeSettings, wallet: str, hotkey: str, netuid: int) -> dict[str, int]:
@@ -345,6 +392,7 @@ def _status(database: Database, competition: Competition) -> dict[str, Any] | No
         return {
             "competition": competition.name,
             "round_id": round_id,
+            "state": row.state,
             "open_seconds": now - row.opened_at,
             "submissions": states,
             "running": running,

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-__all__ = ["check"]
+if TYPE_CHECKING:
+    from gas.submissions.check import CheckReport
+    from gas.types import Modality
+
+__all__ = ["check", "check_path"]
 
 CLEAN: Final = 0
 REFUSED: Final = 1
 COULD_NOT_CHECK: Final = 2
 
 
+def check_path(path: Path, modality: Modality | None = None) -> CheckReport:
+    """The static checks of a package, as authors name it: a zip, a folder, or one ``.onnx`` file.
+
+    Args:
+        path: Where it lies.
+        modality: That it must be for; None takes any.
+
+    Raises:
+        gas.errors.InfrastructureError: The check could not be made.
+    """
+    from gas.submissions.check import check
+
+    if path.suffix != ".onnx" or not path.is_file():
+        return check(path, modality=modality)
+    from gas.bench.local import packed
+
+    with tempfile.TemporaryDirectory(prefix="gas-check-") as work:
+        return check(packed(path, Path(work)), modality=modality)
+
+
 def check(
-    path: Annotated[Path, typer.Argument(help="The package: a zip, or the folder it is made of.")],
+    path: Annotated[Path, typer.Argument(help="The package: a zip, the folder it is made of, or one .onnx file.")],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a detector's package without running it: exit 0 clean, 1 refused, 2 could not check."""
     from gas.errors import InfrastructureError
-    from gas.submissions.check import check as check_package
 
     try:
-        report = check_package(path)
+        report = check_path(path)
     except InfrastructureError as error:
         if json_output:
             typer.echo(json.dumps({"state": "could_not_check", "error": error.as_dict()}))

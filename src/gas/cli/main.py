@@ -179,7 +179,7 @@ def run_program(program: str, about: str, table: dict[str, Lazy], arguments: lis
         table: Its commands.
         arguments: The words; those that the process was started with when left out.
     """
-    from gas.errors import ConfigurationError, GasError
+    from gas.errors import ConfigurationError, GasError, PackageRejected
 
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -187,7 +187,9 @@ def run_program(program: str, about: str, table: dict[str, Lazy], arguments: lis
     except GasError as error:
         if "--json" in words:
             print(json.dumps({"error": error.as_dict()}))
-        print(f"{program}: {error}", file=sys.stderr)
+        # A refused package has many reasons, which nobody finds in one line.
+        for text in error.reasons if isinstance(error, PackageRejected) else (error,):
+            print(f"{program}: {text}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

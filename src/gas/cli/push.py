@@ -14,9 +14,9 @@ import typer
 from gas.cli.endpoint import ChainEndpoint
 from gas.types import Modality, Vertical
 
-__all__ = ["homes_arena", "push", "push_lines", "run_scores", "status"]
+__all__ = ["homes_arena", "push", "push_lines", "run_scores", "status", "waiting_lines"]
 
-_MODEL = "Package (zip or folder) of {} detector."
+_MODEL = "Package (zip, folder, or one .onnx file) of {} detector."
 
 
 def push(
@@ -91,10 +91,19 @@ def status(
     for reason in found.get("reasons") or ():
         where = f"{reason['file']}:{reason['line']}: " if reason.get("file") and reason.get("line") else ""
         print(f"  {where}{reason['message']} [{reason['code']}]")
-    for line in push_lines(found):
+    for line in (*waiting_lines(found), *push_lines(found)):
         print(f"  {line}")
     for run in found.get("runs") or ():
         print(f"  {run['kind']}: {run['state']}{run_scores(run.get('metrics') or {})}")
+
+
+def waiting_lines(found: Mapping[str, Any]) -> list[str]:
+    """For what a model waits that has not been examined yet; nothing for any other."""
+    if found.get("state") != "scanning":
+        return []
+    if found.get("committed_block") is None:
+        return ["waits until a worker of the arena has read the commitment on the chain; the same push commits again"]
+    return [f"committed in block {found['committed_block']}; waits for its turn, or for a round to be opened"]
 
 
 def push_lines(found: Mapping[str, Any]) -> list[str]:
@@ -130,6 +139,7 @@ async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str,
 
     from gas.arena.push import submission_status
     from gas.chain.keys import load_hotkey
+    from gas.cli.arena_link import arena_at
     from gas.clock import RandomIds, SystemClock
     from gas.config import HomeSettings
     from gas.protocol.client import SignedClient
@@ -139,7 +149,8 @@ async def _status(model_id: str, wallet: str, hotkey: str, home: Path, url: str,
     arena = arena_hotkey or homes_arena(wallets)
     async with httpx.AsyncClient(timeout=60) as http:
         client = SignedClient(signer, http, SystemClock(), RandomIds())
-        return dict(await submission_status(client, url.rstrip("/"), arena, model_id))
+        with arena_at(url):
+            return dict(await submission_status(client, url.rstrip("/"), arena, model_id))
 
 
 def homes_arena(wallets: Path) -> str:
@@ -160,14 +171,12 @@ def homes_arena(wallets: Path) -> str:
         ) from error
 
 
-def _zipped(path: Path, target: Path) -> Path:
+def _zipped(path: Path, work: Path) -> Path:
     """The zip of a package."""
-    from gas.submissions.pack import pack
+    from gas.bench.local import packed
 
-    if path.is_dir():
-        pack(path, target)
-        return target
-    return path
+    work.mkdir()
+    return packed(path, work)
 
 
 @contextmanager
@@ -177,7 +186,9 @@ def _upload_bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+    console = Console(stderr=True)
+    # Elsewhere than in a terminal a bar that never showed would still leave an empty line.
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
@@ -204,6 +215,7 @@ async def _push(
     from gas.arena.push import commitment_seen, label_push, submission_status
     from gas.arena.push import push as push_package
     from gas.chain.keys import load_hotkey
+    from gas.cli.arena_link import arena_at
     from gas.cli.endpoint import home_settings, open_chain
     from gas.clock import RandomIds, SystemClock
     from gas.errors import ChainUnreachable, RateLimited
@@ -219,7 +231,7 @@ async def _push(
         with tempfile.TemporaryDirectory(prefix="gas-push-") as scratch:
             async with httpx.AsyncClient(timeout=600) as http:
                 client = SignedClient(signer, http, clock, RandomIds())
-                zips = {kind: _zipped(path, Path(scratch) / f"{kind}.zip") for kind, path in packages.items()}
+                zips = {kind: _zipped(path, Path(scratch) / kind) for kind, path in packages.items()}
                 for modality, file in zips.items():
                     # All are checked before the first is handed in: one that is refused would let the others wait.
                     if not quiet:
@@ -235,26 +247,27 @@ async def _push(
                     with _upload_bar(not quiet) as report:
                         for attempt in range(retries + 1):
                             try:
-                                if label is None:
-                                    label = await label_push(
-                                        zips, vertical, url=url.rstrip("/"), arena_hotkey=arena, client=client
+                                with arena_at(url):
+                                    if label is None:
+                                        label = await label_push(
+                                            zips, vertical, url=url.rstrip("/"), arena_hotkey=arena, client=client
+                                        )
+                                    own = label if label is not None and modality in label.modalities else None
+                                    pushed = await push_package(
+                                        file,
+                                        modality,
+                                        vertical,
+                                        url=url.rstrip("/"),
+                                        arena_hotkey=arena,
+                                        hotkey=signer.ss58_address,
+                                        netuid=netuid,
+                                        client=client,
+                                        chain=chain,
+                                        label=own,
+                                        checked=True,
+                                        on_step=say,
+                                        on_upload=report,
                                     )
-                                own = label if label is not None and modality in label.modalities else None
-                                pushed = await push_package(
-                                    file,
-                                    modality,
-                                    vertical,
-                                    url=url.rstrip("/"),
-                                    arena_hotkey=arena,
-                                    hotkey=signer.ss58_address,
-                                    netuid=netuid,
-                                    client=client,
-                                    chain=chain,
-                                    label=own,
-                                    checked=True,
-                                    on_step=say,
-                                    on_upload=report,
-                                )
                                 break
                             except (PeerUnreachable, ChainUnreachable, RateLimited) as error:
                                 if attempt == retries:
@@ -262,6 +275,8 @@ async def _push(
                                 say(f"{error} Trying again in {retry_delay:g} s.")
                                 await asyncio.sleep(retry_delay)
                     model_id = pushed.receipt.model_id
+                    if not pushed.created:
+                        say("the arena has this package already")
                     say("waiting for the arena to read the commitment")
                     seen = await commitment_seen(client, url.rstrip("/"), arena, model_id)
                     if not seen and modality != list(zips)[-1]:

@@ -44,6 +44,7 @@ def get_command(
     from gas.errors import RequestRefused
     from gas.protocol.client import PeerUnreachable
 
+    _require_folder(out)
     try:
         with httpx.Client(timeout=60) as http, http.stream("GET", _address(api_url, run_id)) as answer:
             data = b""
@@ -129,6 +130,8 @@ def replay_command(
     from gas.config import HomeSettings
 
     receipt = _checked(_read(file), signer)
+    if out is not None:
+        _require_folder(out)
     # Before the work: a replay that can't be signed in the end would be a pity.
     key = load_hotkey(HomeSettings(home=home).wallets_path, wallet_name, wallet_hotkey) if out else None
     replayed = _replay(receipt, package, home, round_folder, processes, trust_model)
@@ -168,6 +171,8 @@ def _replay(
     from gas.submissions.limits import Limits
 
     weakest = Tier.PLAIN if trust else Tier.NAMESPACES
+    # An arena may take larger zips than others do; that this is the one of the receipt is told by its hash.
+    size = max(Limits().packed_bytes, package.stat().st_size if package.is_file() else 0)
     with tempfile.TemporaryDirectory(prefix="gas-replay-") as name:
         work = Path(name)
         if round_folder is not None:
@@ -178,13 +183,21 @@ def _replay(
         evaluator = BenchEvaluator(
             blobs=blobs,
             sandbox=best_sandbox(weakest),
-            prepare=PackageDesk(Limits()).prepare,
+            prepare=PackageDesk(Limits(packed_bytes=size)).prepare,
             config=RunConfig(nonce="0" * 16, processes=processes, min_tier=weakest),
             work=work / "runs",
             cache=work / "pixels",
             clock=SystemClock(),
         )
         return replay(receipt, package, evaluator)
+
+
+def _require_folder(out: Path) -> None:
+    """Refuse a place where nothing can be written, before anything is done."""
+    from gas.errors import ConfigurationError
+
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigurationError(f"{out} can't be written.", hint="Name a file in a folder that exists.")
 
 
 def _address(api_url: str, run_id: str) -> str:
@@ -229,4 +242,7 @@ def _show(receipt: Receipt) -> None:
     print(f"{model.get('name')} of {model.get('hotkey')}, committed in block {model.get('committed_block')}")
     print(f"  round {round_.get('id')} ({round_.get('modality')}), data {str(round_.get('data_hash'))[:16]}")
     print(f"  sn34 {metrics.get('sn34_score')}, accuracy {metrics.get('accuracy')}, tier {body.get('sandbox_tier')}")
+    engine = body.get("engine")
+    if isinstance(engine, dict) and isinstance(limits := engine.get("limits"), dict):
+        print(f"  limits {', '.join(f'{name} {value}' for name, value in limits.items())}")
     print(f"  signed by {receipt.signer}")

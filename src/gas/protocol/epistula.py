@@ -13,7 +13,8 @@
 413    ``body_too_large``    found while the body streams in (:mod:`gas.protocol.server`)
 =====  ====================  ==========================================================
 
-Everything above the signature is checked before the body is read: a stranger can't make us read it.
+Everything above the signature is checked before the body is read. The signature itself covers the body; that the sender
+has the key is told before by :func:`holds_key`, where peers send secret signatures and a body may be large.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ __all__ = [
     "Standing",
     "check_body",
     "check_headers",
+    "holds_key",
     "sign_request",
     "verify_request",
 ]
@@ -114,10 +116,10 @@ def sign_request(
         "Epistula-Request-Signature": "0x" + signer.sign(_message(digest, uuid, str(now_ms), receiver)).hex(),
     }
     if receiver:
-        interval = math.ceil(now_ms / _INTERVAL_MS) * _INTERVAL_MS
+        interval = _interval(now_ms)
         for index, offset in enumerate((-1, 0, 1)):
-            # Peers print the interval as a float; nobody checks these, but an exact peer sends them.
-            secret = signer.sign(f"{float(interval + offset)}.{receiver}".encode())
+            # Peers print the interval as a float.
+            secret = signer.sign(_secret(interval + offset, receiver))
             headers[f"Epistula-Secret-Signature-{index}"] = "0x" + secret.hex()
     return headers
 
@@ -251,6 +253,19 @@ def check_headers(
     return Claim(Hotkey(hotkey), signed_for, timestamp, uuid, bytes.fromhex(signature[2:]))
 
 
+def holds_key(headers: Mapping[str, str], claim: Claim) -> bool:
+    """Whether a request proves by its secret signature that its sender has the key, before any of the body is read.
+
+    The signature is over an interval of ten seconds and the receiver, not over the body: it lets a sender in, and says
+    nothing of what is sent. A request that is signed for nobody in particular has none.
+    """
+    secret = headers.get("epistula-secret-signature-1", "")
+    if not claim.signed_for or not _SIGNATURE.fullmatch(secret):
+        return False
+    message = _secret(_interval(int(claim.timestamp)), claim.signed_for)
+    return verify(claim.hotkey, message, bytes.fromhex(secret[2:]))
+
+
 def check_body(claim: Claim, body_sha256: str, *, now_ms: int, guard: ReplayGuard) -> Hotkey:
     """Prove a claim by its body, and take note of it; returns the signer.
 
@@ -297,6 +312,15 @@ def verify_request(
         accept_unaddressed=accept_unaddressed,
     )
     return check_body(claim, hashlib.sha256(body).hexdigest(), now_ms=now_ms, guard=guard)
+
+
+def _interval(now_ms: int) -> int:
+    """The interval of ten seconds that a moment belongs to, named by its end."""
+    return math.ceil(now_ms / _INTERVAL_MS) * _INTERVAL_MS
+
+
+def _secret(moment: int, receiver: str) -> bytes:
+    return f"{float(moment)}.{receiver}".encode()
 
 
 def _message(body_sha256: str, uuid: str, timestamp: str, receiver: str) -> bytes:

@@ -64,8 +64,9 @@ class SubmissionRow(Base):
 
     ``reasons`` is a list of :meth:`gas.errors.Reason.as_dict`; ``attempts`` counts the starts of its jobs. ``push_id``
     and ``push_modalities`` (names with commas between) say with which others it was pushed; None when alone. ``scans``
-    counts how often its static checks were begun. ``earlier_exams`` and ``earlier_uncommitted`` count pushes of the same
-    content in the same round whose rows this one has replaced: those that were examined, and those never committed.
+    counts how often its static checks were begun. ``earlier_exams`` and ``earlier_uncommitted`` count pushes of the
+    same content in the same round whose rows this one has replaced: those that were examined, and those never
+    committed.
     """
 
     __tablename__ = "submissions"

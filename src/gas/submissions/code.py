@@ -14,7 +14,6 @@ Nothing here imports, compiles or runs the file: it is parsed into a tree, and t
 from __future__ import annotations
 
 import ast
-import itertools
 import re
 import unicodedata
 import warnings
@@ -28,12 +27,22 @@ from gas.submissions.built_text import built_text
 from gas.submissions.limits import Limits
 from gas.submissions.own_paths import FILE, FOLDER, OwnPaths
 from gas.submissions.source_text import Finding, check_text
+from gas.submissions.syntax import (
+    DUNDER,
+    LITERAL_ONLY,
+    asks_type,
+    bound_names,
+    keywords_of,
+    literal_attribute,
+    local_of,
+    names_yaml,
+    parameter_names,
+    too_large,
+)
 from gas.submissions.text import printable
 
 __all__ = ["check_code"]
 
-_LITERAL_ONLY: Final = frozenset({"getattr", "setattr", "delattr", "hasattr"})
-_DUNDER: Final = re.compile(r"__\w+__")
 _FORMAT_ESCAPE: Final = re.compile(r"\{[^{}]*(?:\._|\[_)")
 _LOADS_OWN_FILE: Final = {
     "safetensors.torch.load_file": 0,
@@ -52,12 +61,10 @@ _REFUSED_KEYWORDS: Final = {
 }
 _TRUE_DOWNLOADS: Final = frozenset({"pretrained", "use_pretrained_backbone", "pretrained_backbone"})
 _HUBS: Final = ("hf-hub:", "hf_hub:", "local-dir:", "local_dir:")
-_PLAIN_YAML: Final = re.compile(r"[A-Za-z0-9_.-]+\.ya?ml")
 _ONLY_CALLED: Final = frozenset(
     {*_LOADS_OWN_FILE, "functools.wraps", "timm.create_model", "ultralytics.YOLO", "ultralytics.RTDETR"}
 )
 _MAX_REASONS: Final = 200
-_MAX_NODES: Final = 100_000
 # Some parsers take quadratic time over the fields of one f-string.
 _MAX_BRACES: Final = 20_000
 
@@ -86,8 +93,8 @@ def check_code(source: bytes, file: str = "model.py", limits: Limits | None = No
     except (ValueError, RecursionError, MemoryError):
         early.append((1, "syntax_error", "This is no valid Python, or it is nested too deeply."))
         return _reasons(early, file)
-    if sum(1 for _ in itertools.islice(ast.walk(tree), _MAX_NODES + 1)) > _MAX_NODES:
-        return (Reason("code_too_large", "The file has too many expressions.", file),)
+    if large := too_large(tree):
+        return (Reason("code_too_large", large, file),)
     return _reasons([*early, *_Checker(tree).findings()], file)
 
 
@@ -118,7 +125,18 @@ class _Checker:
             elif isinstance(node, ast.ImportFrom):
                 self._import_from(node)
             else:
-                self.rebound.update(name for name, _ in _bound(node))
+                self.rebound.update(name for name, _ in bound_names(node))
+        functions = [n for n in self.nodes if isinstance(n, (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef))]
+        self.parameters: dict[ast.AST, frozenset[str]] = {node: parameter_names(node.args) for node in functions}
+        self.bodies: set[ast.AST] = {
+            child for node in functions for child in ([node.body] if isinstance(node, ast.Lambda) else node.body)
+        }
+        self.locals: set[tuple[ast.AST, str]] = set()
+        for node in self.nodes:
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            if stored and isinstance(node, ast.Name) and node.id in allowed.REFUSED_BUILTINS:
+                function = local_of(node, self.parents, self.bodies)
+                self.locals.update([(function, node.id)] if function is not None else ())
         self.aliases = self._aliases()
         self.own = OwnPaths(tree, self.imports, self.rebound)
 
@@ -134,7 +152,9 @@ class _Checker:
             elif isinstance(node, ast.Call):
                 found += self._call(node)
             elif isinstance(node, ast.MatchClass):
-                found += [f for attr in node.kwd_attrs for f in self._attribute_name(node.lineno, attr)]
+                found += [f for attr in node.kwd_attrs for f in self._matched_attribute(node, attr)]
+            elif isinstance(node, ast.Match) and self._paths(node.subject):
+                found.append((node.subject.lineno, "name_refused", "A thing of a library may not be matched."))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found += self._text(node, node.value)
             if isinstance(node, (ast.BinOp, ast.JoinedStr, ast.Call)) and (text := built_text(node)):
@@ -146,7 +166,7 @@ class _Checker:
         hint = "load_model(weights_path: str, num_classes: int = 2, **model_params)"
         if not defs:
             return [(1, "load_model_missing", f"The file must define {hint}.")]
-        others = [n for n in self.nodes if n not in defs and any(name == "load_model" for name, _ in _bound(n))]
+        others = [n for n in self.nodes if n not in defs and any(name == "load_model" for name, _ in bound_names(n))]
         if len(defs) > 1 or "load_model" in self.imports or others:
             line = getattr(others[0] if others else defs[-1], "lineno", 1)
             return [(line, "load_model_signature", "load_model must be defined once, as a plain function.")]
@@ -197,7 +217,7 @@ class _Checker:
 
     def _aliases(self) -> dict[str, set[str]]:
         """Names that stand for a thing of a library because they are assigned it, and nothing else, once."""
-        bound = Counter(name for node in self.nodes for name, _ in _bound(node))
+        bound = Counter(name for node in self.nodes for name, _ in bound_names(node))
         self.aliases = {}
         for node in self.nodes:
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -215,24 +235,24 @@ class _Checker:
     # Names
 
     def _bindings(self, node: ast.AST) -> Iterator[Finding]:
-        for name, line in _bound(node):
+        for name, line in bound_names(node):
             methods = isinstance(node, ast.FunctionDef) and name in allowed.DUNDERS
-            if _DUNDER.fullmatch(name) and name not in allowed.DUNDER_NAMES and not methods:
+            if DUNDER.fullmatch(name) and name not in allowed.DUNDER_NAMES and not methods:
                 yield line, "dunder", f"{name} may not be defined."
 
     def _name(self, node: ast.Name) -> Iterator[Finding]:
         name, line = node.id, node.lineno
         parent = self.parents.get(node)
         if name in allowed.REFUSED_BUILTINS:
-            if not self._is_parameter(node):
+            if not self._is_local(node):
                 yield line, "name_refused", f"{name} may not be used."
-        elif name in _LITERAL_ONLY:
-            if not isinstance(parent, ast.Call) or parent.func is not node or _literal_attribute(parent) is None:
+        elif name in LITERAL_ONLY:
+            if not isinstance(parent, ast.Call) or parent.func is not node or literal_attribute(parent) is None:
                 yield line, "name_refused", f"{name} may be called only with the attribute's name as plain text."
         elif name == "type":
-            if isinstance(node.ctx, ast.Load) and not (self._names_a_type(node) or self._is_parameter(node)):
+            if isinstance(node.ctx, ast.Load) and not (self._names_a_type(node) or self._is_local(node)):
                 yield line, "name_refused", "type may be called with one argument or stand in an annotation only."
-        elif _DUNDER.fullmatch(name):
+        elif DUNDER.fullmatch(name):
             if name not in allowed.DUNDER_NAMES:
                 yield line, "dunder", f"{name} may not be used."
         elif name in self.imports:
@@ -252,33 +272,29 @@ class _Checker:
             child, parent = parent, self.parents.get(parent)
         if isinstance(parent, ast.Call):
             asked = isinstance(parent.func, ast.Name) and parent.func.id in ("isinstance", "issubclass")
-            return parent.func is node or (asked and child in parent.args[1:])
+            return parent.func is node or (asked and child is not parent.func and child is not parent.args[0])
         if isinstance(parent, (ast.arg, ast.AnnAssign)):
             return parent.annotation is child
         if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return parent.returns is child
         return isinstance(parent, (ast.Subscript, ast.Compare))
 
-    def _is_parameter(self, node: ast.Name) -> bool:
-        """Whether a name surely means a parameter of a function around it, and so never the built-in."""
+    def _is_local(self, node: ast.Name) -> bool:
+        """Whether a name surely means a parameter or local of a function around it, and so never the built-in."""
         child: ast.AST = node
         while (parent := self.parents.get(child)) is not None:
             if isinstance(parent, ast.ClassDef):
                 # A class body looks a name up past the functions around it.
                 return False
-            inside = isinstance(parent, ast.Lambda) and child is parent.body
-            inside |= isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and child in parent.body
-            if inside and isinstance(parent, (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef)):
-                args = parent.args
-                named = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
-                if any(arg is not None and arg.arg == node.id for arg in named):
-                    return node.id not in self.declared
+            mine = node.id in self.parameters.get(parent, ()) or (parent, node.id) in self.locals
+            if mine and child in self.bodies:
+                return node.id not in self.declared
             child = parent
         return False
 
     def _module_as_value(self, node: ast.expr, parent: ast.AST | None) -> Iterator[Finding]:
         dotted = isinstance(parent, ast.Attribute) or (
-            isinstance(parent, ast.Call) and node in parent.args[:1] and _literal_attribute(parent) is not None
+            isinstance(parent, ast.Call) and node in parent.args[:1] and literal_attribute(parent) is not None
         )
         if not dotted:
             for path in self._paths(node):
@@ -298,7 +314,7 @@ class _Checker:
             if isinstance(node, ast.Attribute):
                 attributes.append(node.attr)
                 node = node.value
-            elif isinstance(node, ast.Call) and (literal := _literal_attribute(node)) is not None:
+            elif isinstance(node, ast.Call) and (literal := literal_attribute(node)) is not None:
                 attributes.append(literal)
                 node = node.args[0]
             else:
@@ -327,7 +343,7 @@ class _Checker:
         stored = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
         if stored and not all(path.startswith("torch.backends.") for path in paths):
             yield line, "monkeypatch", f"{min(paths)} may not be changed: it belongs to a library."
-        elif stored and isinstance(node, ast.Attribute) and _asks_type(node.value):
+        elif stored and isinstance(node, ast.Attribute) and asks_type(node.value):
             yield line, "monkeypatch", "The class of an object may not be changed."
         called = isinstance(parent, ast.Call) and parent.func is node
         if attr == "from_pretrained" and not called:
@@ -339,28 +355,33 @@ class _Checker:
     def _attribute_name(self, line: int, attr: str) -> Iterator[Finding]:
         if attr in allowed.REFUSED_ATTRIBUTES:
             yield line, "attribute_refused", f"The attribute {attr} may not be used."
-        elif _DUNDER.fullmatch(attr) and attr not in allowed.DUNDERS:
+        elif DUNDER.fullmatch(attr) and attr not in allowed.DUNDERS:
             yield line, "dunder", f"The attribute {attr} may not be used."
+
+    def _matched_attribute(self, node: ast.MatchClass, attr: str) -> Iterator[Finding]:
+        yield from self._attribute_name(node.lineno, attr)
+        if attr in ("from_pretrained", "format"):
+            yield node.lineno, "name_refused", f"{attr} may only be called, not handed around."
 
     # Calls
 
     def _call(self, node: ast.Call) -> Iterator[Finding]:
-        literal = _literal_attribute(node)
+        literal = literal_attribute(node)
         if literal is not None:
             yield from self._attribute(node, literal)
             changes = isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr")
-            if changes and (self._paths(node) or _asks_type(node.args[0])):
+            if changes and (self._paths(node) or asks_type(node.args[0])):
                 yield node.lineno, "monkeypatch", f"{literal} may not be changed: it belongs to a library."
         plain = len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
         if isinstance(node.func, ast.Name) and node.func.id == "type" and not plain:
             yield node.lineno, "name_refused", "type may be called with one argument only."
         of = node.func.attr if isinstance(node.func, ast.Attribute) else None
-        of = _literal_attribute(node.func) if isinstance(node.func, ast.Call) else of
+        of = literal_attribute(node.func) if isinstance(node.func, ast.Call) else of
         if of == "from_pretrained":
             yield from self._from_pretrained(node)
         for path in self._paths(node.func):
             yield from self._library_call(node, path)
-        for keyword in _keywords(node):
+        for keyword in keywords_of(node):
             if keyword.arg in _REFUSED_KEYWORDS:
                 yield (
                     keyword.lineno,
@@ -398,24 +419,27 @@ class _Checker:
             where = node.args[index] if len(node.args) > index else next(iter(named), None)
             if not plain or where is None or self.own.kind(where) != FILE:
                 yield node.lineno, "foreign_weights", f"{path} may read the given weights_path only."
-        elif path.startswith("torchvision.models.") and any(self._downloads(k) for k in _keywords(node)):
+        elif path.startswith("torchvision.models.") and any(self._downloads(k) for k in keywords_of(node)):
             yield node.lineno, "downloads_weights", "weights must be None: there is no network."
         elif path == "functools.partial" and node.args and self._paths(node.args[0]):
             bound = ast.Call(node.args[0], node.args[1:], node.keywords, lineno=node.lineno)
             for inner in self._paths(node.args[0]):
                 yield from self._library_call(bound, inner)
+        elif path == "timm.create_model" and (len(node.args) > 2 or _starred(node.args)):
+            message = "timm.create_model takes the name, and False, by their place; give the rest by name."
+            yield node.lineno, "foreign_weights", message
         elif _asks_for_weights(path, node.args):
             yield node.lineno, "downloads_weights", "pretrained must be False: there is no network."
         elif path == "functools.wraps" and (len(node.args) != 1 or node.keywords):
             yield node.lineno, "name_refused", "functools.wraps takes the function only."
         elif path in ("ultralytics.YOLO", "ultralytics.RTDETR"):
             first = node.args[0] if node.args else None
-            if not (isinstance(first, ast.Constant) and _PLAIN_YAML.fullmatch(str(first.value))):
+            if not names_yaml(first):
                 yield node.lineno, "foreign_weights", f"{path} may be built from a .yaml name only: others unpickle."
         elif path.startswith("ultralytics.nn.tasks.") and path.endswith("Model"):
-            named = [k.value for k in _keywords(node) if k.arg == "cfg"]
+            named = [k.value for k in keywords_of(node) if k.arg == "cfg"]
             first = next(iter([*node.args, *named]), None)
-            if not (isinstance(first, ast.Constant) and _PLAIN_YAML.fullmatch(str(first.value))):
+            if not names_yaml(first):
                 yield (
                     node.lineno,
                     "foreign_weights",
@@ -427,7 +451,7 @@ class _Checker:
         text = unicodedata.normalize("NFKC", text)
         if text in _REFUSED_KEYWORDS:
             yield node.lineno, "remote_code", f"{text} may not be given: {_REFUSED_KEYWORDS[text]}."
-        if _DUNDER.fullmatch(text) and text not in allowed.DUNDERS | allowed.DUNDER_NAMES and text != "__main__":
+        if DUNDER.fullmatch(text) and text not in allowed.DUNDERS | allowed.DUNDER_NAMES and text != "__main__":
             yield node.lineno, "dunder", f"{text} may not be named, not even as text."
         if text.startswith(_HUBS):
             yield node.lineno, "downloads_weights", "Models from a hub are not taken: there is no network."
@@ -441,8 +465,8 @@ def _not_allowed(path: str) -> str:
     return f"{path} is not among the names that may be used{f': {why}' if why else ''}."
 
 
-def _asks_type(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type"
+def _starred(args: list[ast.expr]) -> bool:
+    return any(isinstance(arg, ast.Starred) for arg in args)
 
 
 def _asks_for_weights(path: str, args: list[ast.expr]) -> bool:
@@ -451,42 +475,3 @@ def _asks_for_weights(path: str, args: list[ast.expr]) -> bool:
         return len(args) > 1 and not (isinstance(args[1], ast.Constant) and not args[1].value)
     first = args[0] if args and path.startswith(("torchvision.models.", "timm.models.")) else None
     return isinstance(first, ast.Constant) and first.value is True
-
-
-def _keywords(node: ast.Call) -> Iterator[ast.keyword]:
-    """Keywords of a call, with those of a table that is written out behind ``**``."""
-    for keyword in node.keywords:
-        yield keyword
-        if keyword.arg is None and isinstance(keyword.value, ast.Dict):
-            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                    yield ast.keyword(key.value, value, lineno=keyword.lineno)
-
-
-def _literal_attribute(node: ast.Call) -> str | None:
-    """The attribute that ``getattr`` and its kin are asked for, when it is plain text; else None."""
-    if not isinstance(node.func, ast.Name) or node.func.id not in _LITERAL_ONLY or node.keywords:
-        return None
-    if not 2 <= len(node.args) <= 3 or any(isinstance(a, ast.Starred) for a in node.args):
-        return None
-    name = node.args[1]
-    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
-
-
-def _bound(node: ast.AST) -> list[tuple[str, int]]:
-    """Names that a node binds, other than by an import of an allowed thing, with their lines."""
-    if isinstance(node, ast.Name):
-        return [] if isinstance(node.ctx, ast.Load) else [(node.id, node.lineno)]
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return [(node.name, node.lineno)]
-    if isinstance(node, ast.arg):
-        return [(node.arg, node.lineno)]
-    if isinstance(node, (ast.Global, ast.Nonlocal)):
-        return [(name, node.lineno) for name in node.names]
-    if isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
-        return [(node.name, node.lineno)] if node.name else []
-    if isinstance(node, ast.MatchMapping):
-        return [(node.rest, node.lineno)] if node.rest else []
-    if isinstance(node, ast.keyword):
-        return [(node.arg, node.lineno)] if node.arg and _DUNDER.fullmatch(node.arg) else []
-    return []

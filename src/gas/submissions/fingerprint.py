@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from gas.errors import InfrastructureError
 from gas.submissions.limits import Limits
-from gas.submissions.onnx_check import OnnxFile, iter_tensors, read_onnx, text
+from gas.submissions.onnx_check import OnnxFile, iter_tensors, numbers_of, read_onnx, text
 from gas.submissions.parts import Part, Reader
 from gas.submissions.sketch import CHUNK_ELEMENTS, TensorSketch, item_size, largest, sketch
 from gas.submissions.weights import read_header
@@ -32,6 +34,12 @@ _ONNX_DTYPES: Final = {
     13: "U64", 16: "BF16",
 }  # fmt: skip
 _ONNX_STRING: Final = 8
+# How onnx.proto keeps numbers that are not raw bytes, and of which dtype they are; by TensorProto.DataType.
+_ONNX_LITERALS: Final = {
+    1: ("<f4", "<f4"), 4: ("<i4", "<u2"), 5: ("<i4", "<i2"), 6: ("<i4", "<i4"), 7: ("<i8", "<i8"), 9: ("<i4", "?"),
+    10: ("<i4", "<u2"), 11: ("<f8", "<f8"), 12: ("<u8", "<u4"), 13: ("<u8", "<u8"), 14: ("<f4", "<f4"),
+    15: ("<f8", "<f8"), 16: ("<i4", "<u2"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +195,9 @@ def _chunks(reader: Reader, tensor: _Stored, buffer: memoryview) -> Iterable[mem
 
 
 def _literal(tensor: Any) -> bytes:
-    """Bytes of a tensor that are not stored as such."""
-    from onnx import numpy_helper
-
+    """Bytes of a tensor that are not stored as such: little-endian, as its raw data would have them."""
     if tensor.data_type == _ONNX_STRING:
         return b"".join(len(item).to_bytes(8, "little") + item for item in tensor.string_data)
-    return bytes(numpy_helper.to_array(tensor).tobytes())
+    stored, wanted = _ONNX_LITERALS.get(tensor.data_type, ("<i4", "<u1"))
+    # What does not fit is cut, as a reader of the bits would: the author of a file decides what stands in it.
+    return np.array(numbers_of(tensor), stored).astype(wanted).tobytes()

@@ -26,7 +26,7 @@ from gas.submissions.onnx_wire import WireError, skeleton
 from gas.submissions.parts import Part
 from gas.types import Modality
 
-__all__ = ["OnnxFile", "OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "read_onnx", "text"]
+__all__ = ["OnnxFile", "OnnxModel", "OnnxReport", "check_onnx", "iter_tensors", "numbers_of", "read_onnx", "text"]
 
 MIN_OPSET: Final = 11
 DEFAULT_SIDE: Final = 224
@@ -46,6 +46,13 @@ _FLOAT: Final = 1
 _FLOATS: Final = frozenset({1, 10, 11})
 _WIDE: Final = {7: ("I64", "int64_data"), 13: ("U64", "uint64_data")}
 _NUMPY: Final = {"I64": "<i8", "U64": "<u8"}
+# In which field onnx.proto keeps the numbers of a tensor that is not stored as raw bytes.
+_FIELDS: Final = {
+    1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data", 14: "float_data",
+    15: "double_data",
+}  # fmt: skip
+_ALL_FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+_MAX_RANK: Final = 32
 _MAX_SAME: Final = 20
 _CHUNK: Final = 1 << 20
 
@@ -275,7 +282,8 @@ def _check_tensors(file: OnnxFile) -> Iterator[tuple[str, str]]:
         if tensor.data_type != _STRING and tensor.data_type not in _BITS:
             yield "onnx_dtype", f"Tensor {shown} has no known dtype."
             continue
-        if any(dim < 0 for dim in tensor.dims) or tensor.HasField("segment"):
+        # The rank first: the product of a million dimensions is a number that takes minutes.
+        if len(tensor.dims) > _MAX_RANK or any(dim < 0 for dim in tensor.dims) or tensor.HasField("segment"):
             yield "onnx_tensor_size", f"Tensor {shown} has no valid shape."
             continue
         span = file.span(tensor)
@@ -296,22 +304,23 @@ def _holds_hashes(part: Part, tensor: Any, span: tuple[int, int] | None) -> bool
         return holds_hashes(reader.chunks(*span, memoryview(bytearray(_CHUNK))), dtype)
 
 
+def numbers_of(tensor: Any) -> Any:
+    """The repeated field in which onnx.proto keeps the numbers of a tensor of its dtype."""
+    return getattr(tensor, _FIELDS.get(tensor.data_type, "int32_data"))
+
+
 def _sized(tensor: Any, span: tuple[int, int] | None) -> bool:
     count = math.prod(tensor.dims)
+    lengths = [len(getattr(tensor, name)) for name in _ALL_FIELDS]
     if tensor.data_type == _STRING:
-        return bool(len(tensor.string_data) == count)
+        return bool(len(tensor.string_data) == count == sum(lengths) and span is None)
     bits = _BITS[tensor.data_type]
     if span is not None:
-        return bool(span[1] - span[0] == (count * bits + 7) // 8)
-    held = max(
-        len(tensor.float_data),
-        len(tensor.int32_data),
-        len(tensor.int64_data),
-        len(tensor.double_data),
-        len(tensor.uint64_data),
-    )
+        return bool(span[1] - span[0] == (count * bits + 7) // 8 and not any(lengths))
     parts = 2 if tensor.data_type in (14, 15) else 1
-    return bool(held == (-(-count * bits // 8) if bits < 8 else count * parts))
+    wanted = -(-count * bits // 8) if bits < 8 else count * parts
+    # Numbers in another field than the dtype's are read by no two libraries alike.
+    return bool(len(numbers_of(tensor)) == wanted == sum(lengths))
 
 
 def _door(proto: Any) -> tuple[list[tuple[str, str]], OnnxModel | None]:

@@ -2,8 +2,8 @@
 
 ``load_model(weights_path, ...)`` gets the one file that it may read; its folder is the submission's own. This
 module tells which expressions surely mean that file (``FILE``) or that folder (``FOLDER``). It follows plain
-assignments, ``str``, ``PurePath``, ``.parent``, and calls of functions of the same file; whatever it can't follow
-counts as another path.
+assignments, ``str``, ``PurePath``, ``.parent``, and calls of functions of the same file; whatever it can't follow,
+or only by more steps than an honest author writes, counts as another path.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ FILE: Final = "file"
 FOLDER: Final = "folder"
 _WRAPPERS: Final = frozenset({"str", "pathlib.PurePath", "pathlib.PurePosixPath"})
 _ROUNDS: Final = 6
+_MOST_STEPS: Final = 32
+_MOST_PARAMETERS: Final = 32
+_MOST_CALLS: Final = 256
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Bindings = dict[str, list[ast.expr | None]]
 
@@ -43,18 +46,29 @@ class OwnPaths:
                 for node in ast.walk(statement):
                     self._owner[node] = name
         self._bindings = {name: _bindings(function) for name, function in self._functions.items()}
-        self._calls = self._direct_calls(tree)
+        calls = self._direct_calls(tree)
+        self._given = {name: _given(function, calls[name]) for name, function in self._functions.items()}
         for _ in range(_ROUNDS):
             self._settle()
 
     def kind(self, node: ast.expr) -> str | None:
         """``FILE``, ``FOLDER``, or None for every other value."""
-        if isinstance(node, ast.Name):
-            return self._known.get(self._owner.get(node, ""), {}).get(node.id)
-        if isinstance(node, ast.Attribute) and node.attr == "parent":
-            return FOLDER if self.kind(node.value) == FILE else None
-        if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords and self._is_wrapper(node.func):
-            return self.kind(node.args[0])
+        parents = 0
+        for _ in range(_MOST_STEPS):
+            if isinstance(node, ast.Name):
+                known = self._known.get(self._owner.get(node, ""), {}).get(node.id)
+                if parents:
+                    return FOLDER if known == FILE and parents == 1 else None
+                return known
+            if isinstance(node, ast.Attribute) and node.attr == "parent":
+                parents += 1
+                node = node.value
+            elif isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
+                if not self._is_wrapper(node.func):
+                    return None
+                node = node.args[0]
+            else:
+                return None
         return None
 
     def _is_wrapper(self, func: ast.expr) -> bool:
@@ -90,36 +104,43 @@ class OwnPaths:
             self._known[name] = known
 
     def _argument_kinds(self, name: str, variable: str) -> set[str | None]:
-        function = self._functions[name]
-        parameters = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
-        others = [*function.args.kwonlyargs, function.args.vararg, function.args.kwarg]
-        if variable in {a.arg for a in others if a is not None}:
-            return {None}
-        if variable not in parameters:
-            return set()
-        if function.decorator_list:
-            return {None}
-        index = parameters.index(variable)
-        calls = self._calls[name]
-        kinds: set[str | None] = {None} if calls is None else {self._argument(call, index, variable) for call in calls}
-        if name == "load_model":
-            # Called by the runner, with the file first.
-            return kinds | {FILE if index == 0 else None}
-        return kinds or {None}
+        given = self._given[name].get(variable, ())
+        return {value if value is None or isinstance(value, str) else self.kind(value) for value in given}
 
-    def _argument(self, call: ast.Call, index: int, variable: str) -> str | None:
-        if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-            return None
-        if index < len(call.args):
-            return self.kind(call.args[index])
-        return next((self.kind(k.value) for k in call.keywords if k.arg == variable), None)
+
+def _given(function: _Function, calls: list[ast.Call] | None) -> dict[str, list[ast.expr | str | None]]:
+    """What each parameter of a function is given: expressions, ``FILE``, or None for what can't be followed."""
+    parameters = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+    others = [*function.args.kwonlyargs, function.args.vararg, function.args.kwarg]
+    unknown = {a.arg for a in others if a is not None}
+    if calls is None or function.decorator_list or len(parameters) > _MOST_PARAMETERS or len(calls) > _MOST_CALLS:
+        unknown |= set(parameters)
+    found: dict[str, list[ast.expr | str | None]] = {}
+    for index, variable in enumerate(parameters):
+        values: list[ast.expr | str | None] = []
+        if variable not in unknown:
+            values += [_argument(call, index, variable) for call in calls or ()]
+        if function.name == "load_model":
+            # Called by the runner, with the file first.
+            values.append(FILE if index == 0 else None)
+        found[variable] = values or [None]
+    return found | {variable: [None] for variable in unknown}
+
+
+def _argument(call: ast.Call, index: int, variable: str) -> ast.expr | None:
+    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
+        return None
+    if index < len(call.args):
+        return call.args[index]
+    return next((k.value for k in call.keywords if k.arg == variable), None)
 
 
 def _bindings(function: _Function) -> _Bindings:
     """Every value that a name of the function may get; None stands for one that can't be followed."""
     found: _Bindings = defaultdict(list)
     followed: set[int] = set()
-    for arg in (*function.args.posonlyargs, *function.args.args):
+    own = {*function.args.posonlyargs, *function.args.args}
+    for arg in own:
         found[arg.arg] += []
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -131,7 +152,7 @@ def _bindings(function: _Function) -> _Bindings:
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)) and id(node) not in followed:
             found[node.id].append(None)
-        for name in _hidden_names(node, function):
+        for name in [] if node in own else _hidden_names(node, function):
             found[name].append(None)
     return found
 
@@ -141,8 +162,7 @@ def _hidden_names(node: ast.AST, function: _Function) -> list[str]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node is not function:
         return [node.name]
     if isinstance(node, ast.arg):
-        own = {*function.args.posonlyargs, *function.args.args}
-        return [] if node in own else [node.arg]
+        return [node.arg]
     if isinstance(node, (ast.Global, ast.Nonlocal)):
         return list(node.names)
     if isinstance(node, ast.alias):

@@ -1,8 +1,11 @@
 """Short sketches of tensors, from which the cosine between two of them can be told without having either.
 
 Covered: other names, another order, another shape, format or precision, scaling, noise, light fine-tuning.
-Not covered: tensors that are transposed, cut or joined, permuted channels, models that are trained on for long; the
-correlation of answers finds more of these.
+Padding: an unused tensor as large as the model makes a copy half as far as a stranger is; the older model is still
+inside, and that is measured, too (:attr:`WeightsDistance.inside`).
+Not covered: tensors that are transposed, cut or joined, permuted channels, models that are trained on for long, and
+padding by more than 63 times, or by 512 tensors each larger than any of the model's own, of which no sketch is kept
+then; the correlation of answers finds more of these.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ __all__ = [
     "CHUNK_ELEMENTS",
     "SKETCH_ROW",
     "SKETCH_SIZE",
+    "SMALLEST_SHARE",
     "TensorSketch",
     "WeightsDistance",
     "distance",
@@ -41,6 +45,8 @@ _SIGN_SEED: Final = 0x6A5
 _MAX_WEIGHT: Final = 1e12
 _FLOATS: Final = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _NEAR: Final = 0.9
+SMALLEST_SHARE: Final = 1 / 64
+"""A model with a smaller part of another one's weights is not looked for inside it."""
 SKETCH_ROW: Final = np.dtype([("elements", "<u8"), ("values", "i1", SKETCH_SIZE)])
 """How one sketch is stored."""
 
@@ -63,13 +69,16 @@ class WeightsDistance:
     """How far two models' weights are apart.
 
     Attributes:
-        distance: From 0 (the same weights but for scale) to 1 (unrelated).
+        distance: From 0 (the same weights but for scale) to 1 (unrelated), measured by the larger model.
+        inside: The same, measured by the smaller model: 0 when all of it is in the larger one. 1 where it has less
+            than a 64th of the larger one's weights, because a standard tensor or two say nothing.
         apart: Tensors of the model with more sketches that have no near partner in the other one: what was trained anew
             on a shared base.
         tensors: Sketches of the model with more of them.
     """
 
     distance: float
+    inside: float
     apart: int
     tensors: int
 
@@ -124,10 +133,10 @@ def measure_distance(first: Sequence[TensorSketch], second: Sequence[TensorSketc
     cosines, weighted by size, where a tensor without a partner counts as 0. Unrelated weights come out above 0.5.
     Models without sketches are at 1 from every other.
     """
-    total = max(sum(s.elements for s in first), sum(s.elements for s in second))
+    less, total = sorted((sum(s.elements for s in first), sum(s.elements for s in second)))
     tensors = max(len(first), len(second))
     if not first or not second:
-        return WeightsDistance(1.0, tensors, tensors)
+        return WeightsDistance(1.0, 1.0, tensors, tensors)
     alike, near = 0.0, 0
     for elements in {s.elements for s in first} & {s.elements for s in second}:
         ours = unit_rows([s.values for s in first if s.elements == elements])
@@ -139,7 +148,8 @@ def measure_distance(first: Sequence[TensorSketch], second: Sequence[TensorSketc
             near += bool(cosines[row, column] >= _NEAR)
             cosines[row, :] = -1.0
             cosines[:, column] = -1.0
-    return WeightsDistance(float(np.clip(1.0 - alike / total, 0.0, 1.0)), tensors - near, tensors)
+    distance, inside = (float(np.clip(1.0 - alike / of, 0.0, 1.0)) for of in (total, less))
+    return WeightsDistance(distance, inside if less >= total * SMALLEST_SHARE else 1.0, tensors - near, tensors)
 
 
 def unit_rows(values: object) -> NDArray[np.float64]:

@@ -97,8 +97,8 @@ class _Reader:
             raise self.fail(
                 "yaml_broken", f"This is no valid YAML: {error.problem}.", mark.line + 1 if mark else None
             ) from None
-        except (yaml.YAMLError, ValueError, RecursionError):
-            # PyYAML lets a ValueError through on some broken escapes and directives.
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+            # PyYAML lets others than its own through on some broken escapes and directives.
             raise self.fail("yaml_broken", "This is no valid YAML.") from None
 
     def document(self, events: Iterator[yaml.Event]) -> Node:

@@ -20,6 +20,7 @@ from gas.arena.states import IllegalTransition
 from gas.arena.submissions import Received, Submissions
 from gas.clock import Clock, IdSource
 from gas.errors import GasError, RequestRefused, StorageError
+from gas.protocol.epistula import Claim
 from gas.protocol.server import EpistulaGate, MetagraphCache, install_error_handler
 from gas.storage.database import Database
 from gas.storage.tables import ExecutorRow, SubmissionRow
@@ -27,6 +28,7 @@ from gas.types import Modality, Vertical
 from gas.web import views
 from gas.web.chunked import CHUNK_BYTES, Pieces
 from gas.web.document import JPEG, PIECE, UPLOAD, install_validation_handler, refusals
+from gas.web.room import UploadRoom, in_time
 from gas.web.uploads import FORM_OVERHEAD_BYTES, read_upload, temporary_file
 
 if TYPE_CHECKING:
@@ -86,15 +88,16 @@ def create_app(deps: ApiDependencies) -> FastAPI:
 
 def _author_routes(deps: ApiDependencies) -> APIRouter:
     router = APIRouter()
+    room = UploadRoom(deps.scratch, deps.submissions.config.largest_upload + FORM_OVERHEAD_BYTES)
 
-    @router.post(_UPLOAD_PATH, status_code=201, responses=refusals(415, 422, signed=True), openapi_extra=UPLOAD)
+    @router.post(_UPLOAD_PATH, status_code=201, responses=refusals(408, 415, 422, signed=True), openapi_extra=UPLOAD)
     async def submit(request: Request) -> JSONResponse:
         """Hand in a package: multipart form with ``zip``, ``modality`` and optionally ``vertical``; signed.
 
         Packages of several modalities with the same ``push`` and ``push_modalities`` are judged in their exams by the
         average of their accuracies.
         """
-        return _received(await _receive(deps, request))
+        return _received(await _receive(deps, room, request))
 
     blobs = deps.submissions.blobs
     pieces = Pieces(deps.scratch.parent / "uploads", deps.clock, deps.submissions.config.largest_upload)
@@ -106,11 +109,14 @@ def _author_routes(deps: ApiDependencies) -> APIRouter:
         await asyncio.to_thread(pieces.sweep)
         return {"offset": await asyncio.to_thread(pieces.offset, hotkey, sha256), "chunk_bytes": CHUNK_BYTES}
 
-    @router.put("/uploads/{sha256}", responses=refusals(422, signed=True), openapi_extra=PIECE)
+    @router.put("/uploads/{sha256}", responses=refusals(408, 422, signed=True), openapi_extra=PIECE)
     async def upload_piece(request: Request, sha256: str) -> dict[str, Any]:
         """Add the piece that begins at the header ``Upload-Offset``; signed."""
         offset = _offset(request.headers.get("upload-offset", ""))
-        signed = await deps.gate.receive(request, limit=CHUNK_BYTES)
+        claim = await deps.gate.claim(request)
+        await asyncio.to_thread(deps.scratch.mkdir, parents=True, exist_ok=True)
+        async with room.admit(request, claim) as most, in_time(CHUNK_BYTES):
+            signed = await deps.gate.receive(request, limit=min(most, CHUNK_BYTES), claim=claim)
         return {"offset": await asyncio.to_thread(pieces.append, signed.hotkey, sha256, offset, signed.body)}
 
     @router.post("/uploads/{sha256}/submit", status_code=201, responses=refusals(404, 422, signed=True))
@@ -256,12 +262,19 @@ def _operator_routes(deps: ApiDependencies, registry: CollectorRegistry) -> APIR
     return router
 
 
-async def _receive(deps: ApiDependencies, request: Request) -> Received:
-    limit = deps.submissions.config.largest_upload
+async def _receive(deps: ApiDependencies, room: UploadRoom, request: Request) -> Received:
+    claim = await deps.gate.claim(request)
     await asyncio.to_thread(deps.scratch.mkdir, parents=True, exist_ok=True)
+    async with room.admit(request, claim) as most:
+        return await _receive_form(deps, request, claim, most)
+
+
+async def _receive_form(deps: ApiDependencies, request: Request, claim: Claim, most: int) -> Received:
+    limit = deps.submissions.config.largest_upload
     body = deps.scratch / f"{deps.ids.new()}.body"
     try:
-        signed = await deps.gate.receive_to(request, body, limit=limit + FORM_OVERHEAD_BYTES)
+        async with in_time(most):
+            signed = await deps.gate.receive_to(request, body, limit=most, claim=claim)
         with temporary_file(deps.scratch) as package:
             upload = await asyncio.to_thread(
                 read_upload,

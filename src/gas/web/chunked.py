@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from gas.clock import Clock
 from gas.errors import RequestRefused, StorageError
+from gas.web.room import RESERVE_BYTES, room_left
 
 __all__ = ["CHUNK_BYTES", "Pieces"]
 
@@ -35,6 +38,7 @@ class Pieces:
         max_bytes: Largest file.
         per_hotkey: Uploads that one hotkey may have under way; the oldest one goes first.
         max_age_seconds: After how long without a piece an upload is thrown away.
+        free: Bytes that are free where a folder lies.
     """
 
     folder: Path
@@ -42,6 +46,7 @@ class Pieces:
     max_bytes: int
     per_hotkey: int = 3
     max_age_seconds: float = 24 * 3600.0
+    free: Callable[[Path], int] = field(default=lambda folder: shutil.disk_usage(folder).free)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def offset(self, hotkey: str, sha256: str) -> int:
@@ -69,7 +74,7 @@ class Pieces:
         Raises:
             RequestRefused: 409 ``wrong_offset`` (the message says where to go on), 413 ``too_large``, 422
                 ``bad_upload``.
-            StorageError: The disk failed.
+            StorageError: The disk failed, or ``no_room``: it has next to nothing left.
         """
         path = self._path(hotkey, sha256)
         if offset < 0 or offset + len(data) > self.max_bytes:
@@ -89,6 +94,8 @@ class Pieces:
                     )
                 if here == 0:
                     self._make_room(path.parent)
+                if self.free(path.parent) < len(data) + RESERVE_BYTES:
+                    raise room_left()
                 self._write(path, here, data)
                 return here + len(data)
         except OSError as error:

@@ -19,6 +19,7 @@ _WHY: Final = {
     400: "The request is not signed as Epistula v2 wants it.",
     401: "The signer is not registered.",
     404: "There is no such thing, or it is somebody else's.",
+    408: "The body took too long to arrive.",
     409: "It is there already, or in a state that does not allow this.",
     413: "Too many bytes.",
     415: "The body is no form.",

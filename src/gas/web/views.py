@@ -17,6 +17,7 @@ from gas.arena.errors_shown import error_picture, shown_errors
 from gas.arena.likeness import near_weights
 from gas.arena.pushes import push_standing
 from gas.arena.rounds import standings
+from gas.arena.states import LIVE_ROUNDS
 from gas.storage.blobs import BlobStore
 from gas.storage.tables import ChallengeRow, JudgementRow, MediumRow, RoundRow, RunRow, SubmissionRow
 from gas.types import Modality, Vertical
@@ -96,7 +97,8 @@ def leaderboard_view(session: Session, modality: Modality, vertical: Vertical = 
     )
     opened = session.scalar(
         select(RoundRow)
-        .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value, RoundRow.state == "open")
+        .where(RoundRow.modality == modality.value, RoundRow.vertical == vertical.value)
+        .where(RoundRow.state.in_(LIVE_ROUNDS))
         .order_by(RoundRow.opened_at.desc())
         .limit(1)
     )
