@@ -29,6 +29,7 @@ def ground(tmp_path_factory):
     root = tmp_path_factory.mktemp("gasbench")
     for modality, count in (("image", 20), ("video", 10), ("audio", 10)):
         media(root, modality, count)
+    (root / "image-real" / "broken.png").write_bytes(b"no picture")
     registry(root / "sets.yaml")
     models(root)
     return root
@@ -57,6 +58,11 @@ def test_a_run_says_everything_about_itself_in_its_folder(ground, gasbench):
     assert set(figures) >= {
         *("total_samples", "correct_predictions", "accuracy", "binary_mcc", "binary_brier", "binary_cross_entropy"),
         *("sn34_score", "sn34_ci95", "model_errors", "media_errors", "avg_inference_time_ms", "p95_inference_time_ms"),
+    }
+    found = results["dataset_info"]["datasets"]
+    assert {name: (row["items"], row["set_aside"]) for name, row in found.items()} == {
+        "sets-image-real": (20, 1),
+        "sets-image-fake": (20, 0),
     }
     assert figures["accuracy"] == pytest.approx(0.9)
     assert figures["decisions"]["f1"] == pytest.approx(0.9)
@@ -120,6 +126,7 @@ def test_people_get_a_table_and_the_way_to_the_report(ground, gasbench):
     assert "Final score" in out
     assert "report.html" in out
     assert "by level of distortion" in out
+    assert "Set aside when sets-image-real was fetched, as it can't be used: 1\n" in out
     assert "Run folder" in gasbench.err
 
 
@@ -218,6 +225,9 @@ def test_a_model_that_crashes_on_two_pictures_loses_those_and_no_others(ground, 
     failed = [record for record in records if record.status is SampleStatus.MODEL_ERROR]
     assert len(failed) == 2
     assert run["errors"]["model"] == {"crashed": 2}
+    page = (gasbench.folder / "results" / run["metadata"]["run_id"] / "report.html").read_text(encoding="utf-8")
+    assert "<dt>Failures</dt><dd>2 crashed</dd>" in page
+    assert "<dt>Set aside</dt><dd>1 of sets-image-real</dd>" in page
     assert run["sandbox"]["restarts"] > 0
     assert not run["sandbox"]["gave_up"]
     assert run["results"]["correct_predictions"] == 34

@@ -115,8 +115,10 @@ def test_the_whole_page_is_sound_and_no_name_of_a_stranger_becomes_markup():
         "validation": {"package": {"name": hostile}},
         "results": figures,
         "per_dataset_results": {hostile: row},
-        "dataset_info": {"plan_id": hostile, "data_hash": hostile, "seed": 1},
-        "sandbox": {"tier": hostile, "restarts": 0, "executor": hostile, "timings": {"samples_per_second": 3.0}},
+        "errors": {"model": {hostile: 2}, "media": []},
+        "dataset_info": {"plan_id": hostile, "data_hash": hostile, "seed": 1, "datasets": {hostile: {"set_aside": 1}}},
+        "sandbox": {"tier": hostile, "restarts": 0, "executor": hostile, "timings": {"samples_per_second": 3.0}}
+        | {"gave_up": True},
     }
     page = render_single_report(
         results,
@@ -127,6 +129,7 @@ def test_the_whole_page_is_sound_and_no_name_of_a_stranger_becomes_markup():
     )
     assert "<script" not in page
     assert "<img src=x" not in page
+    assert "the model died too often" in page
     assert page.count("data:image/jpeg") == 2
     assert "script&gt;alert" in page, "the names are shown, as text"
     assert "http:" not in page.replace("http://www.w3.org", "")

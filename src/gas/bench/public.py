@@ -355,6 +355,7 @@ def _revisions(plan: Plan, store: DataStore) -> dict[str, dict[str, object]]:
                 "revision": manifest.revision,
                 "content_hash": manifest.content_hash,
                 "items": manifest.items,
+                "set_aside": manifest.rejected,
                 "licence": manifest.entry.licence,
                 "drawn": {},
             },

@@ -222,6 +222,10 @@ def _show(found: BenchRun, shown: bool) -> None:
         inconsistent=len(figures["inconsistent"]),
         reasked=figures["reasked"],
     )
+    for name, row in results["dataset_info"]["datasets"].items():
+        # Runs of an earlier version don't say it.
+        if row.get("set_aside"):
+            typer.echo(f"Set aside when {name} was fetched, as it can't be used: {row['set_aside']:,}")
     mean, tail = figures["avg_inference_time_ms"], figures["p95_inference_time_ms"]
     if mean is not None:
         typer.echo(f"{mean:.2f} ms a sample in the model, 95 % of them below {tail:.2f} ms")

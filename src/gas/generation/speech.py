@@ -88,7 +88,7 @@ class PiperVoice:
             source.write_text("\n".join(lines) + "\n", encoding="utf-8")
             out.mkdir()
             command = [sys.executable, "-m", "piper", "-m", str(self._model), "-i", str(source), "-d", str(out)]
-            _call([*command, "--length-scale", f"{pace:.3f}"], _SECONDS_EACH * (1 + len(lines) / 10), "Piper")
+            _call([*command, "--length-scale", f"{pace:.3f}"], _SECONDS_EACH * (1 + len(lines) / 4), "Piper")
             # Files are named by the moment at which they were made: their order is that of the texts.
             spoken = [path.read_bytes() for path in sorted(out.glob("*.wav"), key=lambda p: int(p.stem))]
         if len(spoken) != len(lines):

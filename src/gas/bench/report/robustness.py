@@ -10,7 +10,7 @@ from gas.bench.report.charts import dash_of, series_class, title_of
 from gas.bench.report.detail import rate_chart
 from gas.bench.report.plots import legend
 
-__all__ = ["level_chart", "robustness_section"]
+__all__ = ["level_chart", "point_words", "robustness_section"]
 
 _WIDTH, _HEIGHT = 760, 320
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52, 14, 20, 62
@@ -39,6 +39,15 @@ _SOUNDS: Final = {
 _LINES: Final = (("sn34 score", "sn34"), ("fakes caught", "tpr"), ("real media passed", "tnr"))
 
 
+def point_words(modality: str) -> Mapping[str, str]:
+    """What each point of the curves is, in words, by its name.
+
+    Args:
+        modality: ``image``, ``video`` or ``audio``.
+    """
+    return _SOUNDS if modality == "audio" else _PICTURES
+
+
 def robustness_section(curves: Mapping[str, Any] | None, modality: str) -> str:
     """The section with both charts; nothing when the curves were not measured.
 
@@ -48,7 +57,7 @@ def robustness_section(curves: Mapping[str, Any] | None, modality: str) -> str:
     """
     if curves is None:
         return ""
-    words = _SOUNDS if modality == "audio" else _PICTURES
+    words = point_words(modality)
     levels, groups = curves["levels"], curves["groups"]
     lead = (
         f"{curves['samples']:,} samples, as many real as fake, shown again with the distortions of the project's table "

@@ -302,6 +302,14 @@ def _record(results: Mapping[str, Any]) -> str:
         ("Sandbox", f"tier {sandbox['tier']}, {sandbox['restarts']} restarts, executor {sandbox['executor']}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())),
     ]
+    failures = ", ".join(f"{count:,} {code}" for code, count in results["errors"]["model"].items())
+    if sandbox["gave_up"]:
+        failures += "; the model died too often, and what it was not asked any more counts as wrong"
+    if failures:
+        rows.append(("Failures", failures))
+    aside = {name: row["set_aside"] for name, row in data["datasets"].items() if row.get("set_aside")}
+    if aside:
+        rows.append(("Set aside", ", ".join(f"{count:,} of {name}" for name, count in aside.items())))
     cells = "".join(f"<dt>{escape(label)}</dt><dd>{escape(str(value))}</dd>" for label, value in rows)
     return f'<section><h2>Record</h2><dl class="record card">{cells}</dl></section>'
 
