@@ -325,25 +325,41 @@ def load_model(weights_path, num_classes=2, **params):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("load", "code"),
-    [("while True: pass", "timeout"), ("torch.ones(1 << 33)", "out_of_memory|load_failed|crashed")],
-)
-def test_a_model_that_never_loads_is_a_failed_model_and_no_broken_sandbox(ground, gasbench, load, code):
+def stubborn(folder, load):
+    """A package of torch whose loading does what ``load`` says."""
     from safetensors.numpy import save_file
 
-    from gas.bench import BenchSettings, run
-    from gas.errors import ModelFailed
-    from gas.sandbox import Limits
-
-    package = gasbench.folder / "stubborn"
+    package = folder / "stubborn"
     package.mkdir()
     (package / "model.py").write_text(STUBBORN.format(load=load))
     (package / "model_config.yaml").write_text(
         "name: stubborn\nversion: 1\nmodality: image\npreprocessing:\n  resize: [32, 32]\nmodel:\n  num_classes: 2\n"
     )
     save_file({"scale": np.zeros(2, dtype=np.float32)}, package / "model.safetensors")
+    return package
+
+
+def test_of_several_models_one_that_fails_costs_the_others_nothing(ground, gasbench):
+    package = stubborn(gasbench.folder, "raise ValueError('no such weights')")
+    words = image(ground, "--debug", "--robustness", "0")
+    found = gasbench.run("--image-model", package, *words, code=1)
+    assert [Path(run["metadata"]["model_path"]).name for run in found["runs"]] == ["mean-image.onnx"]
+    (failed,) = found["failed"]
+    assert (failed["model_path"], failed["code"]) == (str(package), "load_failed")
+    assert "no such weights" in gasbench.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("load", "code"),
+    [("while True: pass", "timeout"), ("torch.ones(1 << 33)", "out_of_memory|load_failed|crashed")],
+)
+def test_a_model_that_never_loads_is_a_failed_model_and_no_broken_sandbox(ground, gasbench, load, code):
+    from gas.bench import BenchSettings, run
+    from gas.errors import ModelFailed
+    from gas.sandbox import Limits
+
+    package = stubborn(gasbench.folder, load)
     settings = BenchSettings(
         mode="debug",
         dataset_config=ground / "sets.yaml",

@@ -74,6 +74,8 @@ def run_command(
 ) -> None:
     """Benchmark a model in the sandbox on data sets of your own; several models run one after another.
 
+    Of several models one that fails costs the others nothing.
+
     Missing data are fetched, a plan is drawn by content and seed, and the run's folder gets results.json,
     records.parquet, plan.parquet and report.html. Killed, the same command goes on where it was. On a cluster, several
     models of one modality run side by side.
@@ -112,22 +114,32 @@ def run_command(
             check_run(model, modality, settings)
     done: list[BenchRun] = []
     failed: list[dict[str, str]] = []
+
+    def fails(model: Path, error: GasError) -> None:
+        failed.append({"model_path": str(model), **error.as_dict()})
+        typer.echo(f"gasbench: {model.name}: {error}", err=True)
+
     try:
         for modality in dict.fromkeys(modality for modality, _ in asked):
             some = [model for kind, model in asked if kind is modality]
             if settings.executor != "local" and len(some) > 1:
                 for model, one in zip(some, _side_by_side(some, modality, settings, not as_json), strict=True):
                     if isinstance(one, GasError):
-                        failed.append({"model_path": str(model), **one.as_dict()})
-                        typer.echo(f"gasbench: {model.name}: {one}", err=True)
+                        fails(model, one)
                     else:
                         done.append(one)
                         _show(one, not as_json)
                 continue
             for model in some:
-                with _watched(not as_json) as watch:
-                    done.append(run(model, modality, settings, watch=watch))
-                _show(done[-1], not as_json)
+                try:
+                    with _watched(not as_json) as watch:
+                        done.append(run(model, modality, settings, watch=watch))
+                except GasError as error:
+                    if len(asked) == 1:
+                        raise
+                    fails(model, error)
+                else:
+                    _show(done[-1], not as_json)
     except KeyboardInterrupt:
         typer.echo("gasbench: interrupted; the same command goes on where it was.", err=True)
         raise

@@ -218,7 +218,8 @@ class Session:
                 raise self._failed(printable(text, 1000), code if code in _CODES else "protocol")
             raise self._failed("The model's process answered with a frame of the wrong kind or size.", "protocol")
         except Late as error:
-            raise self._failed(f"The model took more than {seconds:g} s.", "timeout") from error
+            what = "answer a batch" if expected == wire.LOGITS else "load"
+            raise self._failed(f"The model took more than {seconds:g} s to {what}.", "timeout") from error
         except Overdrawn as error:
             raise self._failed(str(error), "out_of_memory") from error
         except Ended as error:
