@@ -9,7 +9,6 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,12 @@ from gas.errors import InfrastructureError, ModelFailed
 from gas.sandbox.base import ModelSpec, Sandbox
 from gas.storage.blobs import BlobStore
 from gas.types import Provenance, SampleStatus
+from gas.versions import installed
 
 __all__ = ["BenchEvaluator", "Prepared", "answers_of", "public_metrics"]
 
 _LOOK_SECONDS = 5.0
-_PACKAGES = ("gas", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+_PACKAGES = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 
 
 class _GivenUp(InfrastructureError):
@@ -251,10 +251,5 @@ def _engine(nonce: str, config: RunConfig, task: RunTask) -> dict[str, object]:
 
 
 def _environment() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    here = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    return here | installed(_PACKAGES)

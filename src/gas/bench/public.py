@@ -48,13 +48,16 @@ from gas.datasets.store import DataStore
 from gas.datasets.store_fetch import FetchProgress
 from gas.errors import ConfigurationError, StorageError
 from gas.sandbox import Limits, Sandbox, Tier, best_sandbox
-from gas.sandbox.gpu import choose_device, find_gpu, installed
+from gas.sandbox.gpu import choose_device, find_gpu
 from gas.submissions.archive import unpack
 from gas.submissions.check import check
 from gas.submissions.fingerprint import file_sha256
 from gas.types import Modality
+from gas.versions import installed
 
 __all__ = ["BenchRun", "Watch", "check_run", "compare", "open_run", "run"]
+
+_RUNTIMES = ("torch", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def run(
         archive = packed(model, work)
         report = check(archive, modality=modality)
         checked = report.require()
-        device = choose_device(settings.device, checked.format, find_gpu(), installed())
+        device = choose_device(settings.device, checked.format, find_gpu(), installed(_RUNTIMES))
         results_dir = _writable(settings.results_dir or HomeSettings().home / "results")
         weakest = Tier.PLAIN if settings.trust_model else Tier.NAMESPACES
         sandbox = sandbox or best_sandbox(weakest)
@@ -257,7 +260,7 @@ def check_run(model: Path, modality: Modality | None = None, settings: BenchSett
     settings = settings or BenchSettings()
     with tempfile.TemporaryDirectory(prefix="gas-bench-") as name:
         checked = check(packed(model, Path(name)), modality=modality).require()
-    choose_device(settings.device, checked.format, find_gpu(), installed())
+    choose_device(settings.device, checked.format, find_gpu(), installed(_RUNTIMES))
     sets_of(settings, checked.modality, store_of(settings))
 
 

@@ -16,13 +16,12 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from gas.errors import ConfigurationError
 
-__all__ = ["DEVICES", "GPU_FOLDER", "GpuAccess", "choose_device", "find_gpu", "gpu_access", "gpu_words", "installed"]
+__all__ = ["DEVICES", "GPU_FOLDER", "GpuAccess", "choose_device", "find_gpu", "gpu_access", "gpu_words"]
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 """What a user may ask for."""
@@ -144,14 +143,3 @@ def choose_device(wanted: str, model_format: str, access: GpuAccess | None, vers
     raise ConfigurationError(
         f"This machine has {missing}.", code="no_gpu", hint="Leave out --device, or name cpu; it works the same."
     )
-
-
-def installed(names: Iterable[str] = ("torch", "onnxruntime-gpu")) -> dict[str, str]:
-    """Versions of those of the packages that are here."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
