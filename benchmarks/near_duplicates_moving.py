@@ -29,6 +29,11 @@ NEEDED = 3
 WORDS = 256
 
 
+def busy(processor: list[float]) -> str:
+    """Processor time."""
+    return f"processor p50 {1000 * np.median(processor):.2f}"
+
+
 def videos(args: argparse.Namespace) -> None:
     """Five rows a medium."""
     real = prints_of(args.prints, args.pictures)
@@ -51,12 +56,13 @@ def videos(args: argparse.Namespace) -> None:
                     rows["pieces"][at], rows["places"][at], rows["segments"][at] = pieces, places, segments
             making += time.process_time() - before
             index.add_rows(rows)
+        index.settle()
         took = time.process_time() - took - making
         print(f"{args.media:,} videos, {len(index):,} rows, added in {took:.1f} s of processor time; {memory()}")
         held = index.journal.rows()[: count * FRAMES]
         rng = np.random.default_rng(3)
         for kind in ("copies", "strangers"):
-            times, wanted, found = [], 0, 0
+            times, processor, wanted, found = [], [], 0, 0
             picks = rng.permutation(count * changes)[: args.queries] if kind == "copies" else range(args.queries // 2)
             for pick in picks:
                 if kind == "copies":
@@ -67,16 +73,17 @@ def videos(args: argparse.Namespace) -> None:
                     media = [real.medium((int(at),), copy=False) for at in strange]
                 frames = tuple(one.frames[0] for one in media)
                 asked = Seen("ff" * 32, 0, prompt="a prompt", modality=Modality.VIDEO, frames=frames)
-                began = time.perf_counter()
+                began, before = time.perf_counter(), time.thread_time()
                 match = index.same(asked) or index.near(asked) or index.by_segments(asked)
                 times.append(time.perf_counter() - began)
+                processor.append(time.thread_time() - before)
                 told: dict[str, int] = {}
                 for one in media:
                     for name in linear(held, one)[0]:
                         told[name] = told.get(name, 0) + 1
                 true = {name for name, frames_told in told.items() if frames_told >= NEEDED}
                 wanted, found = wanted + bool(true), found + (bool(true) and match is not None and match.sha256 in true)
-            report(f"videos, {kind}", times, f"recall {found / max(1, wanted):.5f} of {wanted}")
+            report(f"videos, {kind}", times, f"{busy(processor)}; recall {found / max(1, wanted):.5f} of {wanted}")
         index.close()
 
 
@@ -108,9 +115,10 @@ def sounds(args: argparse.Namespace) -> None:
             before = time.process_time()
             index.add_rows(rows)
             took += time.process_time() - before
+        index.settle()
         print(f"{args.media:,} sounds, {len(index):,} rows, added in {took:.1f} s of processor time; {memory()}")
         for kind in ("copies", "strangers"):
-            times, wanted, found, false = [], 0, 0, 0
+            times, processor, wanted, found, false = [], [], 0, 0, 0
             for _ in range(args.queries):
                 name, words = kept[int(rng.integers(len(kept)))]
                 if kind == "strangers":
@@ -120,13 +128,18 @@ def sounds(args: argparse.Namespace) -> None:
                 wrong = np.packbits(rng.random((len(stretch), 32)) < rng.uniform(0, 0.1), axis=1).view("<u4")[:, 0]
                 stretch = np.where(stretch == 0, 0, stretch ^ wrong).astype(np.uint32)
                 asked = Seen("ff" * 32, modality=Modality.AUDIO, words=stretch)
-                began = time.perf_counter()
+                began, before = time.perf_counter(), time.thread_time()
                 match = index.same(asked) or index.near(asked)
                 times.append(time.perf_counter() - began)
+                processor.append(time.thread_time() - before)
                 true = bool(name) and min(overlap(stretch, part)[0] for part in np.split(words, 2)) <= SOUND_BITS
                 wanted, found = wanted + true, found + (true and match is not None and match.sha256 == name)
                 false += match is not None and match.sha256 != name
-            report(f"sounds, {kind}", times, f"recall {found / max(1, wanted):.5f} of {wanted}, {false} false")
+            report(
+                f"sounds, {kind}",
+                times,
+                f"{busy(processor)}; recall {found / max(1, wanted):.5f} of {wanted}, {false} false",
+            )
         index.close()
 
 

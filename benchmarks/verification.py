@@ -52,6 +52,7 @@ def main() -> None:
     """Make, sign, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--kinds", nargs="+", choices=("jpeg", "webp", "png"), default=["jpeg", "webp", "png"])
     options = parser.parse_args()
     cv2.setNumThreads(1)
     clock = SystemClock()
@@ -60,8 +61,9 @@ def main() -> None:
         authority = TestAuthority(Path(folder) / "authority", clock)
         leaf = authority.leaf("operator", "Operator")
         base = [natural(1024, 1024, seed) for seed in range(4)]
-        for kind, encode in (("jpeg", lambda rgb: encode_jpeg(rgb, 90)), ("webp", encode_webp), ("png", encode_png)):
-            signed = []
+        encoders = {"jpeg": lambda rgb: encode_jpeg(rgb, 90), "webp": encode_webp, "png": encode_png}
+        for kind in options.kinds:
+            encode, signed = encoders[kind], []
             for at in range(options.pictures + 3):
                 # Another picture each time: a part of one, and a part of another, laid over each other.
                 rng = np.random.default_rng(at)

@@ -86,6 +86,7 @@ class MediumDecoder:
 
     def __init__(self, limits: MediaLimits, scratch: Scratch | None = None) -> None:
         self._limits, self._scratch = limits, scratch
+        self._grey = None if scratch is None else Scratch()
 
     def decode(self, data: bytes, modality: Modality, *, look: int = 0, detail: bool = False) -> Decoded:
         """See :meth:`Decoder.decode`."""
@@ -97,7 +98,7 @@ class MediumDecoder:
         if modality is Modality.IMAGE:
             # Pictures to look at may be the pixels themselves.
             frames = [image.decode_image(data, self._limits, None if look else self._scratch)]
-            prints: tuple[FramePrint, ...] = (print_picture(frames[0]),)
+            prints: tuple[FramePrint, ...] = (print_picture(frames[0], self._grey),)
         else:
             frames, seconds, count = self._video(data)
             prints = print_frames(frames)

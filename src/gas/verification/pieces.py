@@ -1,9 +1,10 @@
 """The search for pictures that share segments, in three steps, each for fewer pictures.
 
 Some bits of a segment's hash choose a bucket, once in each of several tables, and a sketch of other bits is compared
-there; then the whole hashes of what is left; then, for pictures with a segment in common, all their segments, and
-whether these agree on one way of laying one picture over the other. One segment found in one table is enough to look
-at a picture: of its copies that agree in four segments hardly any is missed.
+there; a segment and its mirror image have both in common. Then come the whole hashes of what is left; then, for
+pictures with a segment in common, all their segments, and whether these agree on one way of laying one picture over
+the other. One segment found in one table is enough to look at a picture: of its copies that agree in four segments
+hardly any is missed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from gas.verification.runs import CODE_BITS
 
 __all__ = ["PieceIndex", "Shared", "segments_of"]
 
-# Chosen by climbing on some thousand changed copies and strong crops of one half of 1,600 pictures, and their bits by
-# noise besides: hardly ever wrong in a copy, and seldom equal in others. A mirror reverses the first of each table.
+# Chosen by climbing on changed copies and strong crops of every other of 1,600 pictures, with noise added: hardly ever
+# wrong in a copy, and seldom equal in others. A mirror reverses the first bit of each.
 _TABLES: Final = (
     (23, 9, 2, 24, 7, 0, 15, 41, 29, 14, 49, 43, 60, 3, 8, 50, 83, 32, 28, 25, 90),
     (1, 2, 11, 13, 4, 24, 7, 20, 48, 40, 14, 30, 58, 17, 60, 3, 5, 36, 50, 38, 114),

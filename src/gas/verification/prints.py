@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gas.errors import IntegrityError
 from gas.media.hashing import HASH_BITS, placed_hashes, thumbnail
 from gas.media.image import RGB
+from gas.media.jpeg import Scratch
 from gas.media.segments import SEGMENT_BYTES, Segments, find_segments
 from gas.media.soundprint import sound_words
 from gas.types import Modality
@@ -138,9 +139,14 @@ class Seen:
             raise IntegrityError(f"The facts of the medium {sha256[:16]} can't be read.") from error
 
 
-def print_picture(rgb: RGB) -> FramePrint:
-    """Hashes of a picture, uint8, (h, w, 3): of its brightness, averaged over areas to a smaller side of 128 pixels."""
-    return _printed(_small(rgb))
+def print_picture(rgb: RGB, scratch: Scratch | None = None) -> FramePrint:
+    """Hashes of a picture: of its brightness, averaged over areas to a smaller side of 128 pixels.
+
+    Args:
+        rgb: uint8, (h, w, 3).
+        scratch: Room for its brightness; nothing of it is needed any more afterwards.
+    """
+    return _printed(_small(rgb, scratch))
 
 
 def print_frames(frames: list[RGB]) -> tuple[FramePrint, ...]:
@@ -158,8 +164,11 @@ def print_sound(mono: NDArray[np.float32], rate: int) -> NDArray[np.uint32]:
     return sound_words(mono, rate)
 
 
-def _small(rgb: RGB) -> NDArray[np.uint8]:
-    return thumbnail(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), _SIDE)
+def _small(rgb: RGB, scratch: Scratch | None = None) -> NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    room = scratch.room(height * width) if scratch is not None else None
+    grey = None if room is None else room[: height * width].reshape(height, width)
+    return thumbnail(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY, grey), np.uint8), _SIDE)
 
 
 def _printed(grey: NDArray[np.uint8]) -> FramePrint:
