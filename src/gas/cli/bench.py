@@ -24,7 +24,7 @@ __all__ = ["bench"]
 
 
 def _on_round(
-    package: Annotated[Path, typer.Argument(help="A package: its zip, or the folder with its files.")],
+    package: Annotated[Path, typer.Argument(help="A package: its zip, the folder with its files, or one .onnx file.")],
     round_folder: Annotated[Path, typer.Option("--round", help="Folder of a frozen round.")],
     blobs: Annotated[
         Path | None, typer.Option("--blobs", help="Blob store with the media; FOLDER/blobs, or the home's, by default.")
@@ -57,13 +57,13 @@ def _on_round(
     from gas.bench.local import evaluate_package, packed
     from gas.bench.metrics import compute_metrics
     from gas.bench.records import write_records
+    from gas.cli.check import check_path
     from gas.datasets.plan import read_round
     from gas.sandbox import Tier, best_sandbox
     from gas.storage.blobs import FolderBlobs
-    from gas.submissions.check import check
 
     frozen = read_round(round_folder)
-    checked = check(package, modality=frozen.samples[0].modality).require()
+    checked = check_path(package, frozen.samples[0].modality).require()
     weakest = Tier.PLAIN if trust_model else Tier.NAMESPACES
     sandbox = best_sandbox(weakest)
     config = RunConfig(
@@ -164,11 +164,11 @@ def _gasbench() -> typer.Typer:
 
 def _with_modality(words: list[str]) -> list[str]:
     """A package that stands first is the model of its own modality."""
-    from gas.submissions.check import check
+    from gas.cli.check import check_path
 
     if not words or words[0].startswith("-"):
         return words
-    modality = check(Path(words[0])).require().modality
+    modality = check_path(Path(words[0])).require().modality
     return [f"--{modality}-model", *words]
 
 
