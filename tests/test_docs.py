@@ -27,6 +27,7 @@ OTHERS_OPTIONS = {
     *("--help", "--no-system-deps", "--torch-index", "--check", "--strict", "--evaluate"),
     *("--no-deps", "--require-hashes", "--unshare-user", "--uid"),
     *("--challenges", "--quick", "--second", "--seconds", "--cast", "--no-kills"),
+    *("--rows", "--memory", "--no-extra"),
     *("--fast", "--jobs", "--resume", "--without-groups", "--spares", "--rung", "--only"),
 }
 """Options in the documents that are not gascli's."""

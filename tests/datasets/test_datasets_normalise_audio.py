@@ -145,3 +145,14 @@ def test_side_features_say_what_the_header_says() -> None:
     for broken in (b"", b"RIFF0000WAVE", b"\x89PNG\r\n\x1a\n", plain[:20]):
         with pytest.raises(MediaRejected):
             named(broken)
+
+
+def test_all_bands_begin_above_what_telephones_cut_off() -> None:
+    for rate in (8000, 48000):
+        time = np.arange(2 * rate) / rate
+        sound = (0.3 * np.sin(2 * np.pi * 60 * time) + 0.1 * np.sin(2 * np.pi * 400 * time)).astype(np.float32)
+        out, _ = decode_audio(normalise_audio((sound, rate), seed=1, origin="o"))
+        power = np.abs(np.fft.rfft(out)) ** 2
+        frequencies = np.fft.rfftfreq(len(out), 1 / 16000)
+        assert power[frequencies < 90].sum() / power.sum() < 1e-3
+        assert power[(frequencies > 390) & (frequencies < 410)].sum() / power.sum() > 0.9

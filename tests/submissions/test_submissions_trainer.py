@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ def made(tmp_path: Path, modality: Modality = Modality.IMAGE) -> Path:
     folder = tmp_path / "model"
     scaffold.create(folder, "model", modality)
     return folder
+
+
+def scaffold_again(folder: Path) -> None:
+    """The untrained weights as they were."""
+    (folder / "model.safetensors").write_bytes((made(folder.parent / "again") / "model.safetensors").read_bytes())
 
 
 def pictures(count: int, side: int = 96) -> list[Example]:
@@ -53,6 +59,60 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
         train_package(folder, check(folder).require(), pictures(12, 48), options, SystemClock())
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_a_training_that_was_cut_short_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(at: TrainProgress) -> None:
+        if at.epoch == 3:
+            raise Cut
+
+    weights, options = [], TrainOptions(epochs=4, batch_size=8, crop=48, seed=5)
+    for run in ("through", "cut"):
+        folder, kept = made(tmp_path / run), tmp_path / run / "training"
+        package = check(folder).require()
+        if run == "cut":
+            with pytest.raises(Cut):
+                train_package(folder, package, pictures(16, 64), options, SystemClock(), cut, kept)
+            other = replace(options, seed=6)
+            assert train_package(folder, package, pictures(16, 64), other, SystemClock(), None, None).resumed == 0
+            scaffold_again(folder)
+        done = train_package(folder, package, pictures(16, 64), options, SystemClock(), None, kept)
+        assert (done.epochs, done.resumed) == (4, 2 if run == "cut" else 0)
+        assert not list(kept.glob("*"))
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_a_checkpoint_of_another_training_or_a_broken_one_is_left_alone(tmp_path: Path) -> None:
+    folder, kept = made(tmp_path), tmp_path / "training"
+    package, options = check(folder).require(), TrainOptions(epochs=2, batch_size=8, crop=48)
+
+    def cut(at: TrainProgress) -> None:
+        if at.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_package(folder, package, pictures(12, 64), options, SystemClock(), cut, kept)
+    (checkpoint,) = kept.glob("*")
+    other = train_package(folder, package, pictures(14, 64), options, SystemClock(), None, kept)
+    assert (other.resumed, list(kept.glob("*"))) == (0, [checkpoint])
+    scaffold_again(folder)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert train_package(folder, package, pictures(12, 64), options, SystemClock(), None, kept).resumed == 0
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    code = (folder / "model.py").read_text().replace("return self.head(", "return torch.nan * self.head(")
+    (folder / "model.py").write_text(code)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigurationError, match="smaller --rate") as refused:
+        train_package(folder, check(folder).require(), pictures(12, 48), TrainOptions(crop=0), SystemClock())
+    assert refused.value.error_code == "diverged"
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 def test_sounds_are_learnt_too(tmp_path: Path) -> None:

@@ -25,19 +25,39 @@ __all__ = ["make_pair", "register"]
 _CLIP_FRAMES: Final = 24
 _SIDE: Final = 64
 """Height from which a clip is painted anew, four times as large: the time goes by the pixels that go in."""
-_TEXTS: Final = (
-    "Please hold the line, someone will be with you shortly.",
-    "The office is closed now; leave your name and number.",
-    "Your message has been saved and will be delivered tomorrow.",
-    "Press one to hear the menu again, or hang up.",
-    "The weather will be fine until the evening, then rain.",
-    "This call may be recorded for training and quality.",
-    "You have reached the main desk of the library.",
-    "The train to the coast leaves from platform four.",
-    "Thank you for waiting, your call is important to us.",
-    "The number that you have dialled is not in service.",
-    "There are three new messages in your mailbox.",
-    "Enter your password, followed by the pound key.",
+_WHO: Final = (
+    "The office",
+    "The library",
+    "Our workshop",
+    "The front desk",
+    "The service line",
+    "Your department",
+    "The conference room",
+    "The main building",
+    "The ticket counter",
+    "The night pharmacy",
+    "The parking garage",
+    "The health centre",
+)
+_DOES: Final = (
+    "will be closed",
+    "is open to everybody",
+    "can not be reached",
+    "moves to another floor",
+    "is looking for volunteers",
+    "has changed its number",
+    "will take your calls",
+    "expects many visitors",
+)
+_WHEN: Final = (
+    "until nine in the morning",
+    "from next Monday onwards",
+    "during the summer holidays",
+    "on the last day of the month",
+    "because of the heavy rain",
+    "at the end of this week",
+    "after the meeting is over",
+    "between lunch and five o'clock",
 )
 
 
@@ -77,6 +97,9 @@ def make_pair(
 ) -> dict[str, int]:
     """Make a pair with its ``registry.yaml``, which is written last.
 
+    A fake is called as the photo or the clip that it was made of, and photos of one scene differ by a trailing number
+    only: whoever keeps some out can tell what belongs together.
+
     Args:
         modality: Of all media.
         out: New or empty folder.
@@ -98,10 +121,10 @@ def make_pair(
     try:
         if out.exists() and any(out.iterdir()):
             raise ConfigurationError(f"{out} is not empty.", hint="Name a new folder.")
-        for kind, suffix, data in makers[modality.value](count, seed):
+        for kind, name, data in makers[modality.value](count, seed):
             folder = out / kind
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{counts[kind]:04}{suffix}").write_bytes(data)
+            (folder / name).write_bytes(data)
             counts[kind] += 1
             if report:
                 report("making", sum(counts.values()), 2 * count)
@@ -113,10 +136,11 @@ def make_pair(
 
 def _registry(modality: str) -> str:
     family = {"image": "upscaler", "video": "upscaler", "audio": "speech-synthesis"}[modality]
+    series = '\n    series: ["*"]' if modality == "image" else ""
     sets = (("real", "real", ""), ("fake", "synthetic", f"\n    generator: {family}"))
     rows = [
         f"  - name: {modality}-{name}\n    modality: {modality}\n    media_type: {kind}\n    source: folder\n"
-        f'    path: {name}\n    include: ["*"]\n    licence: LicenseRef-unknown{more}\n'
+        f'    path: {name}\n    include: ["*"]{series}\n    licence: LicenseRef-unknown{more}\n'
         for name, kind, more in sets
     ]
     return "version: 1\ndatasets:\n" + "\n".join(rows)
@@ -148,11 +172,13 @@ def _images(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
     photos = sorted(gather(default_material_dir()).photos, key=lambda photo: photo.sha256)
     order = derive_rng(seed, "pair").permutation(len(photos))
     painter = Painter("animevideov3-x2")
+    scenes = {group: number for number, group in enumerate(sorted({photo.group for photo in photos}))}
     for index in order[:count]:
-        data = photos[index].path.read_bytes()
-        yield "real", photos[index].path.suffix, data
-        painted = painter.repaint(decode_image(data), derive_rng(seed, "crop", photos[index].sha256))
-        yield "fake", ".png", encode_png(painted)
+        photo = photos[index]
+        data, name = photo.path.read_bytes(), f"scene{scenes[photo.group]:04}-{index:04}"
+        yield "real", name + photo.path.suffix, data
+        painted = painter.repaint(decode_image(data), derive_rng(seed, "crop", photo.sha256))
+        yield "fake", f"{name}.png", encode_png(painted)
 
 
 def _videos(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
@@ -177,14 +203,14 @@ def _videos(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
         for frames in windows(data, container, frames=_CLIP_FRAMES, most=share):
             rng = derive_rng(seed, "clip", made)
             rate = rates[int(rng.integers(len(rates)))]
-            yield "real", ".avi", encode_avi(frames, rate, quality=int(rng.integers(3, 9)))
+            yield "real", f"{made:04}.avi", encode_avi(frames, rate, quality=int(rng.integers(3, 9)))
             height, width = frames[0].shape[:2]
             small = (round(width * _SIDE / height), _SIDE)
             painted = [
                 painter.enlarge(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8))
                 for frame in frames
             ]
-            yield "fake", ".mp4", encode_mp4(painted, 24.0)
+            yield "fake", f"{made:04}.mp4", encode_mp4(painted, 24.0)
             made += 1
 
 
@@ -196,15 +222,20 @@ def _sounds(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
     # Single words and beeps are no match for a sentence.
     files = [path for path in _files("asterisk-en", "asterisk-ru", "pocketsphinx") if path.stat().st_size > 32_000]
     order = derive_rng(seed, "pair").permutation(len(files))
-    for index in order[:count]:
-        yield "real", files[index].suffix, files[index].read_bytes()
-    voices: list[Voice] = [EspeakVoice("en")]
+    for number, index in enumerate(order[:count]):
+        yield "real", f"recorded-{number:04}{files[index].suffix}", files[index].read_bytes()
+    voices: list[Voice] = [EspeakVoice("en"), EspeakVoice("en-us"), EspeakVoice("en-gb-scotland")]
     try:
-        voices.insert(0, PiperVoice())
+        # As many sentences as of all the others.
+        voices[:0] = [PiperVoice()] * len(voices)
     except ConfigurationError as missing:
         typer.echo(f"{missing} Going on with eSpeak NG alone.", err=True)
     rng = derive_rng(seed, "texts")
-    texts = [" ".join(_TEXTS[int(k)] for k in rng.choice(len(_TEXTS), 2, replace=False)) for _ in range(count)]
-    for number, voice in enumerate(voices):
-        for data in voice.speak(texts[number :: len(voices)], seed=seed):
-            yield "fake", ".wav", data
+    # One sentence without a comma each: the recordings are phrases, too, and pauses would tell the spoken ones.
+    texts = [" ".join(part[int(rng.integers(len(part)))] for part in (_WHO, _DOES, _WHEN)) + "." for _ in range(count)]
+    made = 0
+    for voice in dict.fromkeys(voices):
+        own = [text for place, text in enumerate(texts) if voices[place % len(voices)] is voice]
+        for data in voice.speak(own, seed=seed):
+            yield "fake", f"spoken-{made:04}.wav", data
+            made += 1

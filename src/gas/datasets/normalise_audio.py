@@ -7,8 +7,9 @@ same distributions:
 1. The project's one decode to mono; the centre of the length asked for. Shorter ones are refused: zeros at an end, or
    a repetition, would tell.
 2. The band is limited to a width drawn evenly from 0.85 to 0.95 of what the poorest source has (a telephone recording
-   of 8 kHz holds 4 kHz, so that is the default), and the rate becomes 16 kHz: all have the same empty band above, and
-   no resampler's traces of their own.
+   of 8 kHz holds 4 kHz, so that is the default), and begins at 160 to 200 Hz: telephones and many recorders cut off
+   what lies below, synthesis leaves a rumble there that no listener hears. The rate becomes 16 kHz: all have the same
+   empty bands above and below, and no resampler's traces of their own.
 3. The mean is taken off (recorders have an offset, synthesis has none), and the gain is set so that the effective value
    lies at a level drawn evenly from -28 to -22 dB of full scale, unless the peak would pass -1 dB: then it is the peak
    that lies there. A gain changes nothing that a listener would call the sound's meaning, and without it speech
@@ -20,7 +21,7 @@ same distributions:
 5. Dither of one step (triangular), so that digital silence is nobody's habit, and 16-bit PCM in a plain WAV.
 
 As for pictures the draws depend on the round's seed and the medium's origin, and a caller that knows the whole set
-deals the bit rates out by ``rank``. The price: what lies above the band is lost to every detector alike.
+deals the bit rates out by ``rank``. The price: what lies outside of the band is lost to every detector alike.
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ CLIP_SECONDS: Final = 2.0
 """Length of a normalised sound where nothing else is asked for."""
 
 _BAND: Final = (0.85, 0.95)
+_LOW: Final = (160.0, 200.0)
+_RISE: Final = 60.0
 _LEVEL: Final = (-28.0, -22.0)
 _PEAK: Final = -1.0
 _MOST_GAIN: Final = 100.0
 _KBPS: Final = (32, 40, 48, 56, 64)
 _STEP: Final = 1 / 32768
 
-AUDIO_NORMALISATION: Final = "mono centre band(.85-.95) 16kHz level(-28--22dB) mp3(32-64) dither pcm16"
+AUDIO_NORMALISATION: Final = "mono centre band(160-200Hz, .85-.95) 16kHz level(-28--22dB) mp3(32-64) dither pcm16"
 """Name of the steps for a round's parameters; changes whenever they do."""
 
 
@@ -104,12 +107,13 @@ def normalise_audio(
     level = float(rng.uniform(*_LEVEL))
     drawn = int(rng.integers(len(_KBPS)))
     dither = (rng.random(round(seconds * SOUND_RATE)) - rng.random(round(seconds * SOUND_RATE))) * _STEP
+    low = float(rng.uniform(*_LOW))
     if rank is not None:
         drawn = int(derive_rng(seed, "encodings", "audio").permutation(len(_KBPS))[rank % len(_KBPS)])
 
     start = (len(sound) - wanted) // 2
     cut = _sized(resample(sound[start : start + wanted], rate, SOUND_RATE), len(dither))
-    coded = mp3(_levelled(_below(cut, width), level), SOUND_RATE, _KBPS[drawn])
+    coded = mp3(_levelled(_within(cut, low, width), level), SOUND_RATE, _KBPS[drawn])
     steps = np.round((coded.astype(np.float64) + dither) / _STEP)
     return _wav(np.clip(steps, -32768, 32767).astype("<i2"))
 
@@ -119,11 +123,13 @@ def _sized(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.pad(sound[:length], (0, max(0, length - len(sound))))
 
 
-def _below(sound: NDArray[np.float32], width: float) -> NDArray[np.float64]:
-    """What lies below ``width`` Hz; a raised-cosine slope of 200 Hz ends there."""
+def _within(sound: NDArray[np.float32], low: float, width: float) -> NDArray[np.float64]:
+    """What lies from ``low`` to ``width`` Hz; a raised-cosine slope of 60 Hz leads up to it, one of 200 Hz down."""
     frequencies = np.fft.rfftfreq(len(sound), 1 / SOUND_RATE)
+    rise = np.clip((frequencies - low + _RISE) / _RISE, 0, 1)
     fall = np.clip((width - frequencies) / 200, 0, 1)
-    return np.fft.irfft(np.fft.rfft(sound.astype(np.float64)) * (0.5 - 0.5 * np.cos(np.pi * fall)), len(sound))
+    kept = (0.5 - 0.5 * np.cos(np.pi * rise)) * (0.5 - 0.5 * np.cos(np.pi * fall))
+    return np.fft.irfft(np.fft.rfft(sound.astype(np.float64)) * kept, len(sound))
 
 
 def _levelled(sound: NDArray[np.float64], level: float) -> NDArray[np.float32]:

@@ -42,32 +42,36 @@ _CODE: Final = '''\
 Input: {input}.
 Output: logits [B, num_classes]; the first is real, the second fake.
 """
-
+{imports}
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
-
+{constants}
 
 class Detector(nn.Module):
     """{about}"""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        layers, before = [], {channels}
-        for width, kernel in ({widths}):
-            layers += [nn.Conv2d(before, width, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+{build}        layers, before = [], {channels}
+        for width, kernel, stride in ({widths}):
+            layers += [nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
             before = width
         self.layers = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(2 * before, num_classes)
-
+{more}
     def forward(self, x: torch.Tensor) -> torch.Tensor:
 {prepare}
         x = self.layers(x)
         # Where something is says little; how much there is of it, and how unevenly, says more.
         mean = x.mean(dim=(2, 3))
         spread = torch.sqrt(F.relu(x.square().mean(dim=(2, 3)) - mean.square()) + 1e-4)
-        {combine}
+        x = torch.cat((mean, spread), dim=1){combine}
+        return self.head(self.dropout(x))
+
 
 def load_model(weights_path: str, num_classes: int = 2, **model_params) -> nn.Module:
     """Build the network and fill it; called once, inside of the sandbox."""
@@ -76,34 +80,66 @@ def load_model(weights_path: str, num_classes: int = 2, **model_params) -> nn.Mo
     return model.eval()
 '''
 
-_RESIDUAL: Final = """\
-        x = x.float()
-        residual = x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        # Clipped low and high: faint texture counts, and edges do not drown it.
-        x = torch.cat([(residual / 4).clamp(-1, 1), (residual / 24).clamp(-1, 1)], dim=1)"""
+_WAVES: Final = """\
+        place = torch.arange(BLOCK) + 0.5
+        basis = torch.cos(math.pi / BLOCK * torch.arange(BLOCK)[:, None] * place) * math.sqrt(2 / BLOCK)
+        window = 0.1 + 0.9 * torch.hann_window(BLOCK, periodic=False)
+        waves = torch.einsum("ua,vb,a,b->uvab", basis, basis, window, window).reshape(-1, 1, BLOCK, BLOCK)
+        half = BLOCK // 2
+        low = [i for i in range(1, BLOCK * BLOCK) if i // BLOCK < half and i % BLOCK < half]
+        # A block's mean says nothing of how the picture was made. Colours are often stored at half the size: the
+        # lower half of their frequencies is enough.
+        self.register_buffer("waves", waves[1:], persistent=False)
+        self.register_buffer("low_waves", waves[low], persistent=False)
+        self.register_buffer("planes", torch.tensor(YCBCR).reshape(3, 3, 1, 1), persistent=False)
+"""
+
+_ENERGIES: Final = '''
+    def energies(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures [N, 3, H, W] -> log energies of the blocks' frequencies [N, 381, rows, columns], about -2 to 2."""
+        with torch.no_grad():
+            planes, step = F.conv2d(x.float() / 255, self.planes), BLOCK // 2
+            parts = [F.conv2d(planes[:, :1], self.waves, stride=step)]
+            parts += [F.conv2d(planes[:, i : i + 1], self.low_waves, stride=step) for i in (1, 2)]
+            # A logarithm: what tells is how the frequencies compare, and not how much contrast the picture has.
+            return (torch.log(torch.cat(parts, dim=1).square() + 1e-5) + 7) / 2.5
+'''
+
+_PICTURES: Final[dict[str, object]] = {
+    "imports": "\nimport math\n",
+    "constants": "\nBLOCK = 16\nYCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))\n",
+    "build": _WAVES,
+    "more": _ENERGIES,
+    "channels": 381,
+    "widths": "(128, 1, 1), (64, 1, 1), (64, 1, 1)",
+}
 
 _FILL: Final[dict[Modality, dict[str, object]]] = {
     Modality.IMAGE: {
+        **_PICTURES,
         "input": "uint8 [B, 3, H, W], RGB, 0 to 255",
-        "about": "Convolutions over what a 3 x 3 mean leaves of a picture.",
-        "channels": 6,
-        "prepare": _RESIDUAL,
-        "combine": "return self.head(torch.cat((mean, spread), dim=1))\n",
+        "about": "Energies of each block's frequencies, a small net on each block, mean and spread over the blocks.",
+        "prepare": "        x = self.energies(x)",
+        "combine": "",
     },
     Modality.VIDEO: {
+        **_PICTURES,
         "input": "uint8 [B, T, 3, H, W], RGB, 0 to 255",
-        "about": "Convolutions over what a 3 x 3 mean leaves of every fourth frame; the mean over frames.",
-        "channels": 6,
-        "prepare": "        x = x[:, ::4]\n        batch, frames = x.shape[:2]\n        x = x.flatten(0, 1)\n"
-        + _RESIDUAL,
-        "combine": (
-            "x = torch.cat((mean, spread), dim=1)\n        return self.head(x.view(batch, frames, -1).mean(dim=1))\n"
+        "about": "Energies of each block's frequencies in every fourth frame, a small net on each; mean over frames.",
+        "prepare": (
+            "        x = x[:, ::4]\n        batch, frames = x.shape[:2]\n        x = self.energies(x.flatten(0, 1))"
         ),
+        "combine": ".view(batch, frames, -1).mean(dim=1)",
     },
     Modality.AUDIO: {
+        "imports": "",
+        "constants": "",
+        "build": "",
+        "more": "",
+        "channels": 1,
+        "widths": "(24, 5, 2), (48, 3, 2), (64, 3, 2)",
         "input": "float32 [B, samples], -1 to 1, mono",
         "about": "Convolutions over the logarithm of a spectrogram.",
-        "channels": 1,
         "prepare": (
             "        window = torch.hann_window(512, device=x.device)\n"
             "        spectrum = torch.stft(x.float(), 512, 256, window=window, return_complex=True)\n"
@@ -111,11 +147,16 @@ _FILL: Final[dict[Modality, dict[str, object]]] = {
             "        # Loudness must not tell the classes apart.\n"
             "        x = x - x.mean(dim=(2, 3), keepdim=True)"
         ),
-        "combine": "return self.head(torch.cat((mean, spread), dim=1))\n",
+        "combine": "",
     },
 }
-_LAYERS: Final = ((24, 5), (48, 3), (64, 3))
-"""Width and kernel of the scaffold's convolutions."""
+_PICTURE_LAYERS: Final = (381, ((128, 1), (64, 1), (64, 1)))
+_LAYERS: Final = {
+    Modality.IMAGE: _PICTURE_LAYERS,
+    Modality.VIDEO: _PICTURE_LAYERS,
+    Modality.AUDIO: (1, ((24, 5), (48, 3), (64, 3))),
+}
+"""Channels that go in, and width and kernel of the scaffold's convolutions."""
 
 
 def create(folder: Path, name: str, modality: Modality, format: str = "safetensors", seed: int = 0) -> tuple[Path, ...]:
@@ -154,8 +195,7 @@ def _safetensors(name: str, modality: Modality, seed: int) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     config = _CONFIG.format(name=name, modality=modality, preprocessing=_PREPROCESSING[modality])
-    widths = ", ".join(f"({width}, {kernel})" for width, kernel in _LAYERS)
-    code = _CODE.format(modality=modality, widths=widths, **_FILL[modality])
+    code = _CODE.format(modality=modality, **_FILL[modality])
     return {
         "model_config.yaml": config.encode(),
         "model.py": code.encode(),
@@ -165,9 +205,9 @@ def _safetensors(name: str, modality: Modality, seed: int) -> dict[str, bytes]:
 
 def _network(modality: Modality, seed: int) -> dict[str, NDArray[np.generic]]:
     """Untrained weights of the safetensors scaffold."""
-    rng, before = np.random.default_rng(seed), 1 if modality is Modality.AUDIO else 6
+    rng, (before, layers) = np.random.default_rng(seed), _LAYERS[modality]
     tensors: dict[str, NDArray[np.generic]] = {}
-    for number, (width, kernel) in enumerate(_LAYERS):
+    for number, (width, kernel) in enumerate(layers):
         scale = np.sqrt(2.0 / (before * kernel * kernel))
         values = rng.normal(size=(width, before, kernel, kernel)) * scale
         tensors[f"layers.{3 * number}.weight"] = values.astype(np.float32)

@@ -6,7 +6,9 @@ comes from others is ever loaded this way.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from gas.clock import Clock, derive_rng, derive_seed
 from gas.errors import ConfigurationError
+from gas.submissions.checkpoint import Checkpoint, save_tensors
 from gas.submissions.package import Package
 from gas.types import Modality
 
@@ -28,6 +31,11 @@ __all__ = ["Example", "TrainOptions", "TrainProgress", "Trained", "keep_out", "t
 
 _KEEP_OUT: Final = 6
 _SMOOTHING: Final = 0.05
+_DECAY: Final = 0.03
+_WARM_UP: Final = 0.3
+_TRIALS: Final = 5
+_STEPS: Final = 360
+_LEAST_EPOCHS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Example:
     """One medium to learn from.
 
     Attributes:
-        views: Inputs of the model's shape: the medium as a round shows it, and as it looks after it was shared.
+        views: Inputs of the model's shape: the medium as rounds show it, and as it looks after it was shared.
         fake: Whether a generator made it, wholly or in part.
         origin: What it was made from: an origin is wholly learned from or wholly kept out.
     """
@@ -50,26 +58,29 @@ class TrainOptions:
     """How to train.
 
     Attributes:
-        epochs: Passes over the examples, at least 1.
+        epochs: Passes over the examples, at least 1; as many as make 360 steps, but not below 12, when left out.
         batch_size: Examples in a step, at least 2.
         rate: Largest learning rate, above 0.
-        seed: Of the order, the mirroring and what is kept out.
+        seed: Of the order, the crops, the mirroring, what torch draws, and what is kept out. On a CPU the same seed,
+            threads and kind of processor give the same weights.
         seconds: Wall clock after which training ends with the weights it has; None for no limit.
         threads: Of torch. Nets this small gain little by a second one, and it waits by spinning.
         crop: Side of the random crops that pictures and frames are cut to, pixels, where the network takes any size:
             the evidence is local, and a crop costs a quarter. 0 for whole ones.
         excerpt: Part of each sound that is learnt from at a time, in (0, 1], where the network takes any length and no
             sound is filled up with silence.
+        device: Torch's name of one; the first CUDA device where there is one, else the CPU, when left out.
     """
 
-    epochs: int = 12
-    batch_size: int = 16
+    epochs: int | None = None
+    batch_size: int = 32
     rate: float = 3e-3
     seed: int = 0
     seconds: float | None = None
     threads: int = 1
-    crop: int = 128
+    crop: int = 112
     excerpt: float = 0.5
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,7 @@ class TrainProgress:
         epoch: Epoch under way, from 1.
         loss: Mean loss of the epoch so far.
         accuracy: Balanced accuracy on what is kept out, after the last epoch that was tried on it; None before.
+        device: Torch's name of what computes.
     """
 
     step: int
@@ -89,6 +101,7 @@ class TrainProgress:
     epoch: int
     loss: float
     accuracy: float | None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +111,13 @@ class Trained:
     Attributes:
         epochs: Whole epochs.
         loss: Mean loss of the last one.
-        accuracy: Balanced accuracy on what was kept out, in [0, 1]; None when too little could be kept out.
+        accuracy: Balanced accuracy of the written weights on what was kept out, over all of its views, in [0, 1];
+            None when too little could be kept out. Nothing was chosen by it.
         learned: Media that were learned from.
         kept: Media that were kept out.
-        seconds: Wall clock.
+        seconds: Wall clock, of this call.
+        resumed: Epochs of an earlier call that was cut short.
+        device: Torch's name of what computed.
     """
 
     epochs: int
@@ -110,6 +126,8 @@ class Trained:
     learned: int
     kept: int
     seconds: float
+    resumed: int = 0
+    device: str = "cpu"
 
 
 def keep_out(examples: Sequence[Example], seed: int) -> frozenset[str]:
@@ -131,11 +149,12 @@ def train_package(
     options: TrainOptions,
     clock: Clock,
     on_progress: Callable[[TrainProgress], None] | None = None,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Teach a safetensors package's network, and write its weights in place when it has learnt.
 
-    Cross-entropy with smoothed labels, as many of each class, AdamW, one cycle of the rate. Every other
-    epoch of the second half is tried on what is kept out, and the one that did best there is written.
+    Cross-entropy with smoothed labels, as many of each class, AdamW, one cycle of the rate. The last weights are
+    written: at the end of the cycle they are the best that can be known without looking at what is kept out.
 
     Args:
         folder: The package.
@@ -144,10 +163,13 @@ def train_package(
         options: How.
         clock: For the limit.
         on_progress: Told after each step.
+        checkpoints: Folder in which each epoch is kept until the last one: the same call on the same package and
+            examples goes on after it, and ends with the weights that it would have had. None for none.
 
     Raises:
-        ConfigurationError: ``onnx_not_trained``, ``one_class``, or ``model_code``: the code does not load, or its
-            network has nothing to learn.
+        ConfigurationError: ``onnx_not_trained``, ``one_class``, ``no_device``, ``diverged``, or ``model_code``: the
+            code does not load, or its network has nothing to learn.
+        StorageError: The weights or a checkpoint can't be written.
     """
     import torch
     from torch import nn
@@ -165,54 +187,108 @@ def train_package(
         raise ConfigurationError("There are media of one class only to learn from.", code="one_class")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    weights = folder / package.weights_file
-    model = _load(folder, weights, package)
+    device, weights, begun = _device(options.device), folder / package.weights_file, clock.monotonic()
+    model = _load(folder, weights, package).to(device)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             # A third of the time less on a CPU, for the same sums.
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
-    labels = torch.tensor([_label(package, e.fake) for e in learn])
+    labels = torch.tensor([_label(package, e.fake) for e in learn], device=device)
     steps_each = max(1, math.ceil(len(learn) / options.batch_size))
-    steps = options.epochs * steps_each
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=options.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=steps + 1)
+    epochs = options.epochs or max(_LEAST_EPOCHS, math.ceil(_STEPS / steps_each))
+    steps = epochs * steps_each
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=options.rate, weight_decay=_DECAY
+    )
     loss_of = nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
-    rng, begun = derive_rng(options.seed, "order"), clock.monotonic()
-    batches = _batches(learn, options.batch_size, rng)
-    crop = options.crop
-    if package.modality is Modality.AUDIO:
-        crop = 0 if _any_filled_up(learn) else int(options.excerpt * learn[0].views[0].shape[-1])
-    if not _takes(model, learn[0], package.modality, crop):
-        crop = 0
-    best, best_state, accuracy, epoch, loss = -1.0, None, None, 0, math.nan
-    for epoch in range(1, options.epochs + 1):
+    crop = _part(model, learn, package.modality, options)
+    saved = None if checkpoints is None else Checkpoint(checkpoints, _key(folder, package, examples, options))
+    resumed = 0 if saved is None else saved.load(model, optimiser)
+    accuracy, epoch, loss = None, resumed, math.nan
+    for epoch in range(resumed + 1, epochs + 1):
         model.train()
-        total = 0.0
+        # Of the epoch and the seed alone, so that one that goes on draws what one that ran through would have.
+        torch.manual_seed(derive_seed(options.seed, "torch", epoch) >> 1)
+        rng, total = derive_rng(options.seed, "order", epoch), 0.0
+        batches = _batches(learn, options.batch_size, rng)
         for step in range(steps_each):
+            done = (epoch - 1) * steps_each + step
+            for group in optimiser.param_groups:
+                group["lr"], group["betas"] = _cycle(done / steps, options.rate)
             rows = next(batches)
-            batch = torch.from_numpy(np.stack([_view(learn[row], package.modality, crop, rng) for row in rows]))
-            value = loss_of(_logits(model(batch)), labels[rows])
+            batch = np.stack([_view(learn[row], package.modality, crop, rng) for row in rows])
+            value = loss_of(_logits(model(torch.from_numpy(batch).to(device))), labels[rows])
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
-            schedule.step()
             total += value.item()
             loss = total / (step + 1)
+            if not math.isfinite(loss):
+                raise ConfigurationError(
+                    "The loss is no number any more: nothing was written.",
+                    code="diverged",
+                    hint=f"Try a smaller --rate than {options.rate:g}.",
+                )
             if on_progress is not None:
-                on_progress(TrainProgress((epoch - 1) * steps_each + step + 1, steps, epoch, loss, accuracy))
-        left = options.epochs - epoch
+                on_progress(TrainProgress(done + 1, steps, epoch, loss, accuracy, device))
         late = options.seconds is not None and clock.monotonic() - begun > options.seconds
-        # Looking at what is kept out costs a third of an epoch, and while the rate is high it says little.
-        if late or (left % 2 == 0 and left < options.epochs / 2):
-            accuracy = _accuracy(model, keep, package)
-            if (accuracy or 0.0) >= best:
-                best, best_state = accuracy or 0.0, {k: v.detach().clone() for k, v in model.state_dict().items()}
-        if late:
+        if late or epoch == epochs:
             break
-    if best_state is not None:
-        _save(best_state, weights)
-    final = None if accuracy is None else max(best, 0.0)
-    return Trained(epoch, loss, final, len(learn), len(keep), clock.monotonic() - begun)
+        if saved is not None:
+            saved.save(epoch, model, optimiser)
+        if epoch % max(1, epochs // _TRIALS) == 0:
+            accuracy = _accuracy(model, keep, package, device)
+    save_tensors({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, weights)
+    if saved is not None:
+        saved.remove()
+    accuracy = _accuracy(model, keep, package, device)
+    return Trained(epoch, loss, accuracy, len(learn), len(keep), clock.monotonic() - begun, resumed, device)
+
+
+def _device(wanted: str | None) -> str:
+    import torch
+
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        # Torch without CUDA says so by an assertion.
+        raise ConfigurationError(
+            f"Torch can't compute on {wanted!r} here.", code="no_device", hint="Leave --device out, or take cpu."
+        ) from error
+    return wanted
+
+
+def _cycle(part: float, top: float) -> tuple[float, tuple[float, float]]:
+    """Learning rate and AdamW's betas after a part of all steps: one cycle (Smith and Topin 2019), cosines."""
+    up = part < _WARM_UP
+    where = part / _WARM_UP if up else 1 - (part - _WARM_UP) / (1 - _WARM_UP)
+    high = 0.5 - 0.5 * math.cos(math.pi * where)
+    least = top / (25 if up else 250_000)
+    return least + (top - least) * high, (0.95 - 0.1 * high, 0.999)
+
+
+def _part(model: torch.nn.Module, learn: Sequence[Example], modality: Modality, options: TrainOptions) -> int:
+    """Pixels or samples that are learnt from at a time; 0 for whole inputs."""
+    crop = options.crop
+    if modality is Modality.AUDIO:
+        crop = 0 if _any_filled_up(learn) else int(options.excerpt * learn[0].views[0].shape[-1])
+    return crop if _takes(model, learn[0], modality, crop) else 0
+
+
+def _key(folder: Path, package: Package, examples: Sequence[Example], options: TrainOptions) -> str:
+    """Of everything that the weights depend on but the device and the time allowed."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        digest.update(json.dumps([path.name, path.stat().st_size]).encode())
+        digest.update(path.read_bytes())
+    values = (options.epochs, options.batch_size, options.rate, options.seed, options.crop, options.excerpt)
+    digest.update(json.dumps([package.num_classes, *values]).encode())
+    for one in examples:
+        digest.update(json.dumps([one.origin, one.fake, len(one.views)]).encode())
+        digest.update(np.ascontiguousarray(one.views[0]).data)
+    return digest.hexdigest()[:32]
 
 
 def _load(folder: Path, weights: Path, package: Package) -> torch.nn.Module:
@@ -251,9 +327,10 @@ def _takes(model: torch.nn.Module, example: Example, modality: Modality, crop: i
         return False
     part = view[..., :crop] if sides == 1 else view[..., :crop, :crop]
     model.eval()
+    device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            return _logits(model(torch.from_numpy(part[None].copy()))).shape[0] == 1
+            return _logits(model(torch.from_numpy(part[None].copy()).to(device))).shape[0] == 1
     except (RuntimeError, ValueError, IndexError):
         return False
 
@@ -304,7 +381,7 @@ def _logits(output: Any) -> torch.Tensor:
     return logits  # type: ignore[no-any-return]
 
 
-def _accuracy(model: torch.nn.Module, examples: Sequence[Example], package: Package) -> float | None:
+def _accuracy(model: torch.nn.Module, examples: Sequence[Example], package: Package, device: str) -> float | None:
     """Balanced accuracy over every view of what is kept out; None when a class is missing."""
     import torch
 
@@ -313,17 +390,9 @@ def _accuracy(model: torch.nn.Module, examples: Sequence[Example], package: Pack
     real = package.classes.index("real") if package.classes else 0
     with torch.inference_mode():
         for example in examples:
-            logits = _logits(model(torch.from_numpy(np.stack(example.views))))
+            logits = _logits(model(torch.from_numpy(np.stack(example.views)).to(device)))
             p_real = torch.softmax(logits.float(), dim=1)[:, real]
             hits[example.fake] += [bool(p < 0.5) == example.fake for p in p_real.tolist()]
     if not hits[True] or not hits[False]:
         return None
     return float(np.mean([np.mean(found) for found in hits.values()]))
-
-
-def _save(state: dict[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    aside = path.with_name(path.name + ".new")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, aside)
-    aside.replace(path)
