@@ -46,6 +46,8 @@ from models.suite import (
 )
 
 import gas
+from gas.sandbox import probe
+from gas.versions import installed
 
 RUNGS: Final = {
     "check": CHECK, "plain": PLAIN, "root": ROOT, "user": USER, "own-root": OWN_ROOT, "own-user": OWN_USER,
@@ -130,7 +132,7 @@ class Record:
         self._file: TextIO | None = None
         if path is None:
             return
-        if path.exists():
+        if path.exists() and path.stat().st_size:
             first, *rest = path.read_text(encoding="utf-8").splitlines() or [""]
             try:
                 if json.loads(first) != made_with:
@@ -146,10 +148,12 @@ class Record:
                         self.results[told.name, told.rung] = told
             except (json.JSONDecodeError, TypeError) as error:
                 raise ValueError(f"{path} is no record of this command.") from error
-        # Written anew, so that a broken last line and what was not contained are gone.
-        self._file = path.open("w", encoding="utf-8")
+        # Written anew, so that a broken last line and what was not contained are gone; beside, so that nothing else is.
+        aside = path.with_name(f"{path.name}.new")
+        self._file = aside.open("w", encoding="utf-8")
         for entry in (made_with, *map(asdict, self.results.values())):
             self._write(entry)
+        aside.replace(path)
 
     def add(self, result: Result) -> None:
         """Keep a result."""
@@ -193,6 +197,7 @@ def main() -> int:
         parser.error("--jobs must be at least 1")
     made_with = {
         "code": fingerprint(), "kernel": platform.release(), "user": os.geteuid(),
+        "python": platform.python_version(), "packages": installed(("torch", "onnxruntime")), "tier": probe().tier.name,
         "fast": options.fast, "spares": options.spares, "groups": not options.without_groups,
     }  # fmt: skip
     try:

@@ -14,10 +14,12 @@ from sqlalchemy import select
 from gas.arena.ports import RunOutcome, RunTask
 from gas.arena.pushes import PushLabel
 from gas.arena.rounds import RoundBusy, close_round
+from gas.arena.states import ROUND_CLOSING
 from gas.arena.submissions import Received
 from gas.cli.arena_crew import Crew
 from gas.errors import InfrastructureError
-from gas.storage.tables import ExecutorRow
+from gas.storage.jobs import DurableJobs
+from gas.storage.tables import ExecutorRow, RoundRow, RunRow
 from gas.types import Modality, SubmissionState, Vertical
 
 _S = SubmissionState
@@ -70,6 +72,44 @@ def test_a_busy_round_takes_no_more_exams_and_closes_when_the_last_has_ended(
     assert {arena.state(one.model_id) for one in (queued, late)} == {_S.SCANNING}
     arena.open_round("round-2")
     until(lambda: {arena.state(one.model_id) for one in (queued, late)} == {_S.SCORED}, arena.foreman.tick)
+
+
+def test_a_submission_that_meets_one_closing_round_after_the_other_is_scored_in_the_end(
+    arena: Arena, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.set()
+    enqueue, current = type(arena.jobs).enqueue, "round-1"
+
+    def closing_by_then(jobs: DurableJobs, *words: str) -> None:
+        # By the time at which a worker begins with it, the owner has begun to close the round.
+        with arena.database.write() as session:
+            session.get_one(RoundRow, current).state = ROUND_CLOSING
+        enqueue(jobs, *words)
+
+    monkeypatch.setattr(DurableJobs, "enqueue", closing_by_then)
+    arena.jobs.start()
+    model = arena.push("alice", "w1", block=1).model_id
+    for number in (1, 2, 3):
+        current = f"round-{number}"
+        arena.open_round(current)
+        until(lambda: model in arena.foreman._enqueued, arena.foreman.tick)
+        until(lambda: model not in arena.foreman._enqueued, arena.foreman.tick)
+        assert arena.state(model) is _S.SCANNING
+        close(arena, current)
+    monkeypatch.undo()
+    arena.open_round("round-4")
+    until(lambda: arena.state(model) is _S.SCORED, arena.foreman.tick)
+
+
+def test_a_model_that_is_taken_back_leaves_no_run_that_seems_to_go_on(arena: Arena, gate: threading.Event) -> None:
+    arena.open_round()
+    model = arena.push("alice", "w1", block=1).model_id
+    arena.jobs.start()
+    until(lambda: arena.state(model) is _S.EXAMINING and bool(arena.evaluator.tasks), arena.foreman.tick)
+    arena.submissions.withdraw("alice", model)
+    with arena.database.read() as session:
+        assert {run.state for run in session.scalars(select(RunRow))} == {"withdrawn"}
+    assert not gate.is_set()
 
 
 def test_a_push_whose_other_half_never_comes_does_not_hold_a_round_open(arena: Arena, gate: threading.Event) -> None:

@@ -133,7 +133,12 @@ def test_people_get_a_table_and_the_way_to_the_report(ground, gasbench):
 def interrupt(words, results):
     """Runs the command until its journal has some lines, and sends what Ctrl-C sends: exit code, stderr, journal."""
     command = [sys.executable, "-m", "gas.cli.gasbench", "run", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
+    # Where these tests run in the background, the signal is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
+    finally:
+        signal.signal(signal.SIGINT, before)
     found = None
     try:
         until = time.monotonic() + 60

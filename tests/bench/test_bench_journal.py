@@ -100,6 +100,24 @@ def test_a_process_that_was_given_up_stays_so_and_the_others_go_on(bench, tmp_pa
     assert to_parquet(again.records) == to_parquet(result.records)
 
 
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (2, 6)])
+def test_how_many_processes_there_are_now_does_not_change_how_many_were_given_up(bench, tmp_path, before, after):
+    def life(kill_after, processes):
+        deadly = bench.Sandbox(bench.dies_on(30))
+        return interrupted(bench, tmp_path, kill_after, sandbox=deadly, max_restarts=0, processes=processes)
+
+    while True:
+        assert life(1, before) is None
+        with Journal(tmp_path, {"round": "r", "package": "p"}, NONCE) as journal:
+            if journal.ended:
+                break
+    assert (journal.ended, journal.processes) == (1, before)
+    result = life(10**6, after)
+    assert result.gave_up
+    # Only what was in the hands of the one process is lost.
+    assert result.error_counts["gave_up"] < 10
+
+
 @pytest.mark.parametrize("later", [1, PART_ROWS])
 def test_later_answers_do_not_take_back_that_a_process_was_given_up(tmp_path, later):
     with Journal(tmp_path, {}, NONCE) as journal:

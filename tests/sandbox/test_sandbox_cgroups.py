@@ -65,6 +65,8 @@ def test_both_versions_tell_how_many_were_killed_for_want_of_memory():
     assert out_of_memory_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n") == 2
     assert out_of_memory_kills("low 0\nhigh 0\nmax 17\noom 1\noom_kill 1\noom_group_kill 1\n") == 1
     assert out_of_memory_kills("oom_kill_disable 0\n") == 0
+    # The machine ran out of memory, and not the group.
+    assert out_of_memory_kills("low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\n") == 0
 
 
 class Kernel:

@@ -87,7 +87,7 @@ def test_terminal_tricks_answer_that_there_is_no_terminal():
 
 @pytest.mark.parametrize(
     ("nr", "argument", "harmless", "harmful"),
-    [(9, 3, [0x22, 0x1], [0x40022]), (28, 2, [0, 4, 8, 14, 25], [9, 12, 20, 21, 100, 101]), (221, 3, [1, 2, 3], [4])],
+    [(9, 3, [0x22, 0x1], [0x40022]), (28, 2, [0, 4, 8, 14], [9, 12, 20, 21, 25, 100, 101]), (221, 3, [1, 2, 3], [4])],
     ids=["huge pages", "advice on memory", "advice on files"],
 )
 def test_memory_that_others_share_is_not_taken_watched_or_dropped(nr, argument, harmless, harmful):

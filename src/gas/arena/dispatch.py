@@ -29,7 +29,7 @@ from gas.errors import Reason
 from gas.storage.database import Database
 from gas.storage.jobs import DurableJobs, JobState
 from gas.storage.tables import ExecutorRow, RoundRow, RunRow, SubmissionRow
-from gas.types import SubmissionState
+from gas.types import TERMINAL_STATES, SubmissionState
 
 __all__ = ["Foreman", "Load", "fair_order"]
 
@@ -37,6 +37,8 @@ _S = SubmissionState
 _LOG = structlog.get_logger(__name__)
 _GRACE_SECONDS = 120.0
 _ALIVE_SECONDS = 60.0
+_MOST_JOBS = 16
+"""Further jobs of a submission that has passed its exam; each before has met a round that was closing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Foreman:
     clock: Clock
     rescan_seconds: float = 900.0
     _enqueued: set[str] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
         """One look around.
@@ -140,9 +143,9 @@ class Foreman:
             if row.id in self._enqueued:
                 load.count(row.hotkey, row.modality, row.vertical)
         for row in fair_order(waiting, load)[: max(0, room)]:
-            # A first job that found its round closing has ended, and left the submission as it was.
-            again = self.jobs.state(job_id(row.id)) is JobState.DONE
-            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id, resumed=again), row.id)
+            # A job that found its round closing has ended, and left the submission as it was.
+            number, state = self._last_job(row.id)
+            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(row.id, number + (state is JobState.DONE)), row.id)
             self._enqueued.add(row.id)
 
     def _settle_pushes(self) -> None:
@@ -154,17 +157,21 @@ class Foreman:
 
     def _end_overdue(self) -> None:
         """End what an evaluator should have ended itself: nothing may run past its limit."""
-        now = self.clock.time()
+        now, ended = self.clock.time(), [state.value for state in TERMINAL_STATES]
         with self.database.read() as session:
-            running = session.scalars(select(RunRow).where(RunRow.state == "running")).all()
+            running = session.scalars(
+                select(RunRow)
+                .join(SubmissionRow, SubmissionRow.id == RunRow.submission_id)
+                .where(RunRow.state == "running", SubmissionRow.state.not_in(ended))
+            ).all()
         for run in running:
             limit = self._limit(run)
             if now - run.started_at > limit + _GRACE_SECONDS:
                 _LOG.error("run_overdue", run=run.id, submission=run.submission_id)
                 self.job.fail(run.submission_id, {"code": "overdue", "message": "The evaluation did not end in time."})
-                for resumed in (False, True):
-                    if self.jobs.state(job_id(run.submission_id, resumed=resumed)) is not None:
-                        self.jobs.cancel(job_id(run.submission_id, resumed=resumed))
+                number, state = self._last_job(run.submission_id)
+                if state is not None:
+                    self.jobs.cancel(job_id(run.submission_id, number))
 
     def _limit(self, run: RunRow) -> float:
         with self.database.read() as session:
@@ -179,34 +186,43 @@ class Foreman:
             active = session.scalars(select(SubmissionRow.id).where(SubmissionRow.state.in_(expected))).all()
         # A job that ended before this look, of a submission that is still active after it, will never end it.
         for submission_id in [*active, *self._enqueued]:
-            state = self.jobs.state(job_id(submission_id))
+            number, state = self._last_job(submission_id)
             if state is None:
-                self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id), submission_id)
+                self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id, number), submission_id)
             elif state in (JobState.DONE, JobState.FAILED):
                 self._enqueued.discard(submission_id)
-                if self._goes_on(submission_id, state):
+                if self._goes_on(submission_id, number, state):
                     continue
                 try:
                     self.job.fail(submission_id, {"code": "worker_lost", "message": "The evaluation was lost."})
                 except IllegalTransition:
                     continue
 
-    def _goes_on(self, submission_id: str, first: JobState) -> bool:
-        """Whether a submission whose first job has ended waits for a round or for its push, or has a second job."""
+    def _goes_on(self, submission_id: str, number: int, last: JobState) -> bool:
+        """Whether a submission whose last job has ended waits for a round or for its push, or has a further job."""
         with self.database.read() as session:
             row = session.get(SubmissionRow, submission_id)
-            if row is None or first is not JobState.DONE:
+            if row is None or last is not JobState.DONE:
                 return False
             if row.state == _S.SCANNING or push_waits(session, row) is not None:
                 return True
             state = row.state
-        again = job_id(submission_id, resumed=True)
-        # Read after the submission: one that is beyond its exam has got there by a second job that exists already.
-        second = self.jobs.state(again)
-        if second is None and state == _S.CONFIRMED and row.push_id is not None:
-            self.jobs.enqueue(QUEUE, JOB_KIND, again, submission_id)
+        # Read after the submission: one that is beyond its exam has got there by a further job that exists already.
+        further = self.jobs.state(job_id(submission_id, number + 1))
+        if further is None and state == _S.CONFIRMED and row.push_id is not None and number < _MOST_JOBS:
+            self.jobs.enqueue(QUEUE, JOB_KIND, job_id(submission_id, number + 1), submission_id)
             return True
-        return second is not None and second not in (JobState.DONE, JobState.FAILED)
+        return further is not None and further not in (JobState.DONE, JobState.FAILED)
+
+    def _last_job(self, submission_id: str) -> tuple[int, JobState | None]:
+        """Number and state of the last job of a submission; 0 and None before the first."""
+        number = self._numbers.get(submission_id, 0)
+        state = self.jobs.state(job_id(submission_id, number))
+        while state is JobState.DONE and (further := self.jobs.state(job_id(submission_id, number + 1))) is not None:
+            number, state = number + 1, further
+        if number:
+            self._numbers[submission_id] = number
+        return number, state
 
 
 @dataclass(slots=True)

@@ -152,6 +152,7 @@ class BenchEvaluator:
                             distorted=task.distorted,
                             folder=again,
                             clock=self.clock,
+                            until=deadline,
                         )
                         outcome = replace(outcome, metrics={**outcome.metrics, **more})
                 except (ModelFailed, _GivenUp):

@@ -92,13 +92,14 @@ def order_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float |
     apart, so neither the classes nor mistakes that are shared make it high, and no temperature makes it low.
 
     Returns:
-        A value in [-1, 1]; None when fewer than :data:`MIN_COMMON_ANSWERS` samples can be compared, or when one model
-        answers all of them the same.
+        A value in [-1, 1]; None when fewer than :data:`MIN_COMMON_ANSWERS` samples can be compared that neither model
+        answers as it answers most of the others.
     """
     x, y = _common(a, b)
     told = (x < 1.0 - _RESOLVED) & (y < 1.0 - _RESOLVED)
     groups = [told & (x > 0.5) & (y > 0.5), told & (x <= 0.5) & (y <= 0.5)]
-    if sum(int(group.sum()) for group in groups) < MIN_COMMON_ANSWERS:
+    # What a model answers all the same, as one that is clamped does, says nothing of an order, and seems to agree.
+    if sum(int(_apart(x[group], y[group]).sum()) for group in groups) < MIN_COMMON_ANSWERS:
         return None
     first, second = (np.concatenate([_centred_ranks(values[group]) for group in groups]) for values in (x, y))
     return _cosine(first, second)
@@ -189,6 +190,16 @@ def _common(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[NDArray[np.
     """Two models' answers to what both answered, in one order."""
     names = sorted(a.keys() & b.keys())
     return np.array([a[name] for name in names]), np.array([b[name] for name in names])
+
+
+def _apart(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where neither of two rows of answers has the one value that it has most often."""
+    apart = np.ones(len(x), np.bool_)
+    for values in (x, y) if len(x) else ():
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        if counts.max() > 1:
+            apart &= places != counts.argmax()
+    return apart
 
 
 def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ bounded in their number of media. For the distortions there may be no time left 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ def show_again(
     distorted: int,
     folder: Path,
     clock: Clock,
+    until: float = math.inf,
 ) -> dict[str, object]:
     """Ask, and say what came of it.
 
@@ -65,6 +67,7 @@ def show_again(
         sandbox: Where the model runs.
         on_progress: As for :func:`gas.bench.engine.evaluate`; what it raises ends the asking.
         distorted: Public media of each class that are shown with each distortion at most; none when 0.
+        until: When the exam's time is over, by the clock's monotonic seconds.
         folder: For the answers of this exam so far: a killed worker's successor goes on from there. Gone at the end.
         clock: For times.
 
@@ -81,7 +84,9 @@ def show_again(
     )
     if again is not None:
         found["reencoding"] = again.as_dict()
-    if distorted and not exam.gave_up:
+    # A model that isn't done loading when the exam's time is over would cost the verdict.
+    slow = exam.config.limits.load_seconds + exam.config.limits.batch_seconds
+    if distorted and not exam.gave_up and clock.monotonic() + slow < until:
         public = {sample.sample_id for sample in exam.round.samples if sample.provenance is Provenance.PUBLIC}
         curves = measure_levels(
             exam.spec,

@@ -273,6 +273,10 @@ class Submissions:
                 .where(RoundRow.state.in_(LIVE_ROUNDS))
             ):
                 run.state = "withdrawn"
+            # What is under way is broken off by its evaluator, and nobody else would say that it has ended.
+            under_way = select(RunRow).where(RunRow.submission_id == submission_id, RunRow.state == "running")
+            for run in session.scalars(under_way):
+                run.state, run.finished_at = "withdrawn", self.clock.time()
         self.release_blob(blob)
 
     def release_ended(self) -> None:

@@ -44,9 +44,14 @@ _S = SubmissionState
 _LOG = structlog.get_logger(__name__)
 
 
-def job_id(submission_id: str, *, resumed: bool = False) -> str:
-    """The one job of a submission; and the second one of a submission whose first ended while it waited for others."""
-    return f"submission-{submission_id}{'-resumed' if resumed else ''}"
+def job_id(submission_id: str, number: int = 0) -> str:
+    """A job of a submission: its first, or a further one after those before it ended while it waited for others.
+
+    Args:
+        submission_id: Whose.
+        number: How many jobs it has had before.
+    """
+    return f"submission-{submission_id}" + ("", "-resumed")[number > 0] + (f"-{number}" if number > 1 else "")
 
 
 def run_id(submission_id: str, round_id: str, kind: RunKind) -> str:

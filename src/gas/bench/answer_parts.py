@@ -50,11 +50,13 @@ class RunState:
         restarts: Restarts of the model so far.
         ended: Processes that it has lost for good, since there were no restarts left.
         gave_up: Whether that happened to any, so that something is left unanswered.
+        processes: With how many the run was begun; 0 while it is unknown.
     """
 
     restarts: int = 0
     ended: int = 0
     gave_up: bool = False
+    processes: int = 0
 
 
 class AnswerParts:

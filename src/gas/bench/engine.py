@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from gas.bench.answer_parts import PART_ROWS
+from gas.bench.answer_parts import PART_ROWS, WHOLE_RUN
 from gas.bench.answer_store import AnswerStore
 from gas.bench.answers import Outcome, make_records
 from gas.bench.batches import Ask, Pass
@@ -143,6 +143,7 @@ class _Run:
         self.batches = tuple(b for number, b in enumerate(showings.batches) if only is None or number in only)
         self.total = sum(map(len, self.batches))
         self.processes = min(config.processes or len(os.sched_getaffinity(0)), len(self.batches))
+        self.first_processes = self.processes
         self.answers = AnswerStore((*self.asks, *self.twins), spec.num_classes)
         self.began = 0.0
         self.resumed = 0
@@ -156,12 +157,14 @@ class _Run:
         self.resumed = len(self.answers)
         self.batch_seconds += journal.times
         self.restarts, self.ended, self.gave_up = journal.restarts, journal.ended, journal.gave_up
+        self.first_processes = journal.processes = journal.processes or self.processes
         self.batches = tuple(batch for batch in self.batches if any(ask not in self.answers for ask in batch))
 
     def execute(self) -> RunResult:
         cores = len(os.sched_getaffinity(0))
-        # A process that was given up in an earlier life of the run doesn't come back in this one.
-        processes = min(self.processes - self.ended, len(self.batches))
+        # A process that was given up in an earlier life of the run doesn't come back in this one, however many there
+        # would be now.
+        processes = min(self.processes, self.first_processes - self.ended, len(self.batches))
         if processes <= 0:
             self.report()
             return self._result(Timings(0.0, 0.0, 0.0, 0.0, 0, cores))
@@ -223,6 +226,8 @@ class _Run:
         """Count what a worker leaves that has no restarts left; the others go on."""
         with self.lock:
             self.ended, self.gave_up = self.ended + 1, True
+            if self.ended >= self.first_processes:
+                self.ended = WHOLE_RUN
             self._count(self.answers.update(answers))
             if self.journal is not None:
                 self.journal.append(answers, restarts=self.restarts, gave_up=True, ended=self.ended)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from gas import __version__
-from gas.bench.answer_parts import PART_ROWS, AnswerParts, RunState
+from gas.bench.answer_parts import PART_ROWS, WHOLE_RUN, AnswerParts, RunState
 from gas.bench.answer_rows import from_rows, to_rows
 from gas.bench.answers import Outcome
 from gas.bench.batches import Ask
@@ -67,6 +67,7 @@ class Journal:
         restarts: Restarts that the run has used.
         ended: Processes that the model has lost for good, since there were no restarts left.
         gave_up: Whether that happened to any, so that something is left unanswered.
+        processes: With how many the run was begun; 0 while it is unknown.
 
     Raises:
         StorageError: The folder can't be written (``journal_unwritable``), or another process has the journal open
@@ -78,7 +79,7 @@ class Journal:
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.path = folder / f"answers-{digest[:16]}.journal"
         self.parts = AnswerParts(folder / f"answers-{digest[:16]}")
-        self.nonce, self.restarts, self.ended, self.gave_up = nonce, 0, 0, False
+        self.nonce, self.restarts, self.ended, self.gave_up, self.processes = nonce, 0, 0, False, 0
         self.times: list[tuple[int, float]] = []
         self._lines: list[tuple[Ask, Outcome]] = []
         self._outcomes: dict[Ask, Outcome] | None = None
@@ -95,7 +96,7 @@ class Journal:
                 self._header_bytes = os.fstat(self._fd).st_size
             before = self.parts.last_state()
             self.restarts, self.ended = max(self.restarts, before.restarts), max(self.ended, before.ended)
-            self.gave_up = self.gave_up or before.gave_up
+            self.gave_up, self.processes = self.gave_up or before.gave_up, self.processes or before.processes
         except OSError as error:
             raise _unwritable(error) from error
 
@@ -117,6 +118,11 @@ class Journal:
         if self._outcomes is None:
             self._outcomes = dict(self.read())
         return self._outcomes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every process was given up: what isn't answered by now never will be."""
+        return self.ended >= WHOLE_RUN
 
     @property
     def begun(self) -> bool:
@@ -162,14 +168,14 @@ class Journal:
             raise _unwritable(error) from error
 
     def _make_part(self, restarts: int) -> None:
-        self.parts.write(self._lines, RunState(restarts, self.ended, self.gave_up))
+        self.parts.write(self._lines, RunState(restarts, self.ended, self.gave_up, self.processes))
         # Killed before this, a run knows some answers twice, and they are the same; killed after it, it has lost times.
         os.ftruncate(self._fd, self._header_bytes)
         self._write(self._line(restarts) | {"answers": [], "times": self.times})
         self._lines.clear()
 
     def _line(self, restarts: int) -> dict[str, object]:
-        return {"restarts": restarts, "gave_up": self.gave_up, "ended": self.ended}
+        return {"restarts": restarts, "gave_up": self.gave_up, "ended": self.ended, "processes": self.processes}
 
     def close(self) -> None:
         """Let go of the file and keep it."""
@@ -228,10 +234,10 @@ class Journal:
         self._lines += answers.items()
         self.times += found
         self._timed = len(self.times)
-        ended = value.get("ended", 0)
-        if not isinstance(ended, int):
+        ended, processes = value.get("ended", 0), value.get("processes", 0)
+        if not isinstance(ended, int) or not isinstance(processes, int):
             raise TypeError("no number of processes")
-        self.restarts, self.ended = restarts, max(self.ended, ended)
+        self.restarts, self.ended, self.processes = restarts, max(self.ended, ended), self.processes or processes
         self.gave_up = self.gave_up or bool(value["gave_up"])
 
 

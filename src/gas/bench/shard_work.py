@@ -72,7 +72,8 @@ def run_shard(work: ShardWork) -> Iterator[bytes]:
 
     - ``begun``: ``machine``, ``cores``, ``tier``;
     - ``lacking``: the machine doesn't see the package or the media and got none; nothing follows;
-    - ``answers``: ``rows`` of a complete batch, ``times`` of batches, and ``restarts`` so far;
+    - ``answers``: ``rows`` of a complete batch, ``times`` of batches, ``restarts`` so far, and ``gave_up`` when the
+      rows are what a process leaves that has no restarts left;
     - ``done``: ``restarts``, ``gave_up``, ``timings``, and ``reasons`` why media are undecodable;
     - ``failed``: ``type``, ``code``, ``message`` and ``hint`` of a :class:`gas.errors.GasError`; nothing follows.
     """
@@ -167,7 +168,7 @@ class _Telling(Journal):
             raise _Stopped
         super().append(answers, restarts=restarts, gave_up=gave_up, ended=ended)
         times, self._told = self.times[self._told :], len(self.times)
-        self._said.put(_said("answers", rows=to_rows(answers), restarts=restarts, times=times))
+        self._said.put(_said("answers", rows=to_rows(answers), restarts=restarts, gave_up=gave_up, times=times))
 
 
 _ROUND_NAMES: Final = frozenset({"samples.parquet", "manifest.json"})

@@ -189,12 +189,12 @@ class _Coordinator:
     def run(self) -> None:
         """Have every batch answered that isn't yet, or give the run up."""
         left = [number for number in range(len(self._batches)) if self._left(number)]
-        if left and not self.journal.gave_up:
+        if left and not self.journal.is_over:
             self._files = self._round_files()
             parts = count_shards(self.executor.slots, sum(len(self._batches[number]) for number in left))
             cuts = cut_shards([self._size(number) for number in left], parts)
             self.shards = [_Shard(tuple(left[place] for place in cut)) for cut in cuts]
-            while not self.journal.gave_up and (open_ := [s for s in self.shards if not s.done]):
+            while not self.journal.is_over and (open_ := [s for s in self.shards if not s.done]):
                 self._pass(open_)
         self._ended = self.clock.monotonic()
         self._report()
@@ -243,7 +243,7 @@ class _Coordinator:
         try:
             for index, piece in pieces:
                 self._hear(shards[index], json.loads(piece))
-                if self.journal.gave_up:
+                if self.journal.is_over:
                     return
         finally:
             pieces.close()
@@ -262,7 +262,7 @@ class _Coordinator:
         elif kind == "answers":
             for count, seconds in said["times"]:
                 self.journal.add_times(int(count), float(seconds))
-            self._keep(shard, from_rows(said["rows"]), int(said["restarts"]))
+            self._keep(shard, from_rows(said["rows"]), int(said["restarts"]), gave_up=bool(said["gave_up"]))
         elif kind == "done":
             shard.done, shard.restarts = True, int(said["restarts"])
             self._cpu += float(said["timings"]["cpu_seconds"])
@@ -273,10 +273,11 @@ class _Coordinator:
         elif kind == "failed":
             raise _error(said, shard.machine)
 
-    def _keep(self, shard: _Shard, answers: dict[Ask, Outcome], restarts: int) -> None:
+    def _keep(self, shard: _Shard, answers: dict[Ask, Outcome], restarts: int, *, gave_up: bool) -> None:
         fresh = [(ask, outcome) for ask, outcome in answers.items() if ask not in self._known]
         shard.restarts = restarts
-        self.journal.append(fresh, restarts=self._used())
+        # In one line: whoever goes on after a kill must not take what was given up for answers among others.
+        self.journal.append(fresh, restarts=self._used(), gave_up=gave_up, ended=WHOLE_RUN if gave_up else 0)
         self._count(fresh)
         self._check_budget()
         self._report()
@@ -290,7 +291,7 @@ class _Coordinator:
     def _check_budget(self, *, gave_up: bool = False) -> None:
         """A shard that gives up has used what the run had left; several together may have used more."""
         self.journal.restarts = self._used()
-        if gave_up or self.journal.restarts > self.config.max_restarts:
+        if not self.journal.is_over and (gave_up or self.journal.restarts > self.config.max_restarts):
             self.journal.append([], restarts=self.journal.restarts, gave_up=True, ended=WHOLE_RUN)
 
     def _used(self) -> int:

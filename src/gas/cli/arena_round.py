@@ -210,7 +210,10 @@ def status_command(
         for place in row["standings"]:
             print(f"  {place['rank']:3} {place['name']:24} {_score(place['score'])}  {place['hotkey']}")
         for one in row["flagged"]:
-            print(f"  look-alike: {one['name']} answers as {one['submission']} does, correlation {one['correlation']}")
+            how = f"correlation {one['correlation']}"
+            if one.get("order") is not None:
+                how += f", of the order {one['order']}"
+            print(f"  look-alike: {one['name']} answers as {one['submission']} does, {how}")
         for one in row["near_weights"]:
             print(
                 f"  look-alike: {one['name']} ({one['state']}) has weights at a distance of {one['distance']:.4f} from "

@@ -13,7 +13,7 @@ What it covers (tiers ``NAMESPACES`` and above; each point has a hostile model a
       Everything dies with the session, and with the parent, even when the parent is killed.
     * Kernel: an unprivileged user of its own, no capabilities, no new privileges, a list of allowed system
       calls (default: refused), Landlock. A crash leaves no dump, not even for a program of the host that collects them.
-      Which pages of shared files are in memory can be neither asked nor changed.
+      No call remains that was made for asking which pages of shared files are in memory, or for dropping them.
     * Resources: memory, processor time, threads, file size and open files are limited; the parent keeps a
       wall clock for loading and for each batch. In a control group (the tiers that end in ``_CGROUP``) the limit of
       memory holds for the whole tree together with its files and what the kernel keeps for it, and so does that of

@@ -113,16 +113,16 @@ def limit_files(version: int, controllers: Iterable[str], limits: Limits) -> lis
 
 
 def out_of_memory_kills(text: str) -> int:
-    """Number of processes that were killed for want of memory.
+    """Number of processes that were killed for want of memory within the group's own limit.
+
+    Version 2 counts those, too, that were killed because the machine ran out of memory, but also how often the group's
+    own limit was the cause (``oom``). Version 1 doesn't tell the two apart.
 
     Args:
         text: ``memory.oom_control`` (version 1) or ``memory.events`` (version 2).
     """
-    for line in text.splitlines():
-        name, _, count = line.partition(" ")
-        if name == "oom_kill":
-            return int(count)
-    return 0
+    counts = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+    return int(counts.get("oom_kill", 0)) if int(counts.get("oom", 1)) else 0
 
 
 @dataclass(frozen=True, slots=True)

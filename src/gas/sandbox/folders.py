@@ -31,8 +31,11 @@ class HeldFolder:
         _sweep(prefix, parent)
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             # Another process may sweep, and take it for a dead one's in the moment before it is held.
+            try:
+                self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(self._held).st_nlink:

@@ -212,6 +212,8 @@ class Spares:
             # Whatever has ended this thread: nobody is to wait for what it would have made.
             with self._lock:
                 self._ordered.clear()
+                if self._thread is threading.current_thread():
+                    self._thread = None
                 self._lock.notify_all()
 
     def _make(self, environment: Environment) -> _Spare | None:

@@ -152,7 +152,6 @@ class DoubleSales:
         Raises:
             gas.errors.StorageError: The database or the index fails; call again later.
         """
-        self._learn_own()
         known = self._renewed(self._state.get(_CURSOR))
         # An index that was lost is filled again; to settle a print twice changes nothing.
         at = float(known.get("opened_at", 0.0)) - _OVERLAP if len(self._elsewhere) else -1.0
@@ -168,6 +167,8 @@ class DoubleSales:
                     .order_by(PrintRow.opened_at, PrintRow.validator, PrintRow.log, PrintRow.seq)
                     .limit(_PAGE)
                 ).all()
+            # Filling an index anew takes its time, in which media of ours are accepted.
+            self._learn_own()
             for row in rows:
                 withdrawn += self._settle(row)
             if rows:
@@ -182,7 +183,8 @@ class DoubleSales:
     def _renewed(self, known: dict[str, Any]) -> dict[str, Any]:
         """The place where the last call ended; the beginning, with a new index, when half of the old one is history."""
         now = self._clock.time()
-        since = float(known.get("since", now))
+        # Without it the index is of a version that named its rows otherwise, or there is none yet.
+        since = float(known.get("since", 0.0))
         if now - since < PRINT_SECONDS:
             return {**known, "since": since}
         with self._lock:

@@ -88,7 +88,7 @@ class EditBlobs:
                 return 0
             with self._database.read() as session:
                 # In this order: a challenge that is settled in between has its medium by then.
-                old -= sent_along(session) | _owed(session, self._clock.time() - OWED_SECONDS)
+                old -= sent_along(session) | _owed(session, self._clock.time() - OWED_SECONDS - _GRACE)
                 masks = MediumRow.mask_sha256
                 named = set(session.scalars(select(masks).where(masks.in_(old), MediumRow.state.in_(HERE))))
             for name in old - named:

@@ -95,14 +95,14 @@ class Hindrance:
             self._space.check()
         except StorageError as error:
             return error.message
-        if self._clock.monotonic() - self._failed_at < _FRESH_SECONDS:
+        if self._is_fresh():
             return "Deliveries could not be taken a moment ago."
         return None
 
     def pending(self, miner: str, task_id: str) -> bool:
         """Whether this task's deadline is just about to be moved, so that nothing is late yet."""
         with self._lock:
-            return self._failed or (miner, task_id) in self._no_place or self._full()
+            return self._failed or self._is_fresh() or (miner, task_id) in self._no_place or self._full()
 
     def settle(self) -> int:
         """Give back what was lost since the last call; to be called every few seconds, before late tasks are closed.
@@ -115,7 +115,8 @@ class Hindrance:
         """
         now, since = self._clock.time(), self._settled_at
         with self._lock:
-            failed = self._failed or self._full()
+            # Miners come again after up to half a minute: that none came meanwhile doesn't say that it is over.
+            failed = self._failed or self._is_fresh() or self._full()
             alone, self._no_place, self._failed = self._no_place, set(), False
         try:
             if failed:
@@ -139,6 +140,9 @@ class Hindrance:
         if now - self._began >= GIVEN_UP_SECONDS:
             self._challenges.let_go(self._began)
         return self._challenges.make_up(since)
+
+    def _is_fresh(self) -> bool:
+        return self._clock.monotonic() - self._failed_at < _FRESH_SECONDS
 
     def _full(self) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,8 @@ class KnownMedia:
         self._cursor_file = None if folder is None else folder / _CURSOR
         self._cursor = 0.0
         self._known: dict[str, float] = {}
+        # Several threads judge, and note what they have accepted.
+        self._lock = threading.Lock()
 
     def catch_up(self, *, anew: bool = False) -> CaughtUp:
         """Take media that are in the database into the index; all of them when the index is empty or ``anew``.
@@ -81,25 +84,29 @@ class KnownMedia:
                     media.append(Seen.from_facts(row.sha256, row.facts or _old_facts(row)))
                 except IntegrityError:
                     unreadable += 1
-                self._known[row.sha256] = row.verified_at
+                with self._lock:
+                    self._known[row.sha256] = row.verified_at
             self._index.add_all(media)
             taken += len(media)
             if rows:
                 at, last = rows[-1].verified_at, rows[-1].sha256
-                self._cursor = max(self._cursor, at)
+                with self._lock:
+                    self._cursor = max(self._cursor, at)
             if len(rows) < _PAGE:
                 break
-        self._forget()
+        with self._lock:
+            self._forget()
         if self._cursor_file is not None and taken:
             _write_cursor(self._cursor_file, self._cursor)
         return CaughtUp(taken, unreadable)
 
     def remember(self, name: str, at: float) -> None:
         """Note a medium that is in the index and in the database."""
-        self._known[name] = at
-        self._cursor = max(self._cursor, at)
-        if len(self._known) > _MOST_KNOWN:
-            self._forget()
+        with self._lock:
+            self._known[name] = at
+            self._cursor = max(self._cursor, at)
+            if len(self._known) > _MOST_KNOWN:
+                self._forget()
 
     def _forget(self) -> None:
         self._known = {name: when for name, when in self._known.items() if when >= self._cursor - _OVERLAP}

@@ -333,7 +333,8 @@ def _charges(
         cost = max(0, sum(count for _, count in found) - FREE_COPIES)
         charged = sum(note.charged for note, _ in found)
         if cost > charged:
-            yield _UNKNOWN, found[0][0], cost - charged
+            # Booked on the one that is remembered longest.
+            yield _UNKNOWN, max((note for note, _ in found), key=lambda note: note.last), cost - charged
 
 
 def _key(validator: str, hour: int | str) -> str:

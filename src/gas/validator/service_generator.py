@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from gas.chain.base import Metagraph
-from gas.errors import ChainError, ConfigurationError, InfrastructureError, IntegrityError
+from gas.errors import ChainError, ConfigurationError, InfrastructureError, IntegrityError, StorageError
 from gas.validator.ground import Ground
 from gas.validator.settings import ValidatorSettings
 from gas.validator.store import MediaStore
@@ -271,10 +271,10 @@ async def _idle(ground: Ground, verifying: Verifying, opened: Callable[[], _Idle
     idle = await asyncio.to_thread(opened)
     try:
         while not ground.stop.is_set():
-            if await asyncio.to_thread(verifying.backlog):
-                await ground.pause(_POLL_SECONDS)
-                continue
             try:
+                if await asyncio.to_thread(verifying.backlog):
+                    await ground.pause(_POLL_SECONDS)
+                    continue
                 if not await _one_piece(idle, tally):
                     await ground.pause(_IDLE_SECONDS)
             except InfrastructureError as error:
@@ -333,11 +333,14 @@ async def _members(ground: Ground, tally: _Tally) -> None:
 
 async def _beats(ground: Ground, verifying: Verifying, tally: _Tally) -> None:
     while not ground.stop.is_set():
-        waiting = await asyncio.to_thread(verifying.waiting)
         judged = {state.value: tally.states.get(state.value, 0) for state in _SHOWN}
-        facts = {**judged, "waiting": waiting, "prompts": tally.prompts, "local": tally.local, "photos": tally.photos}
+        facts = {**judged, "prompts": tally.prompts, "local": tally.local, "photos": tally.photos}
         facts["withdrawn"] = tally.withdrawn
-        await asyncio.to_thread(partial(ground.beat, **facts))
+        try:
+            facts["waiting"] = await asyncio.to_thread(verifying.waiting)
+            await asyncio.to_thread(partial(ground.beat, **facts))
+        except StorageError as error:
+            structlog.get_logger("gas.validator").error("no_heart_beat", code=error.error_code, why=str(error))
         await ground.pause(_BEAT_SECONDS)
 
 

@@ -42,6 +42,8 @@ __all__ = ["SKETCH_BITS", "Entries", "EntriesOf", "Postings", "spread_codes", "t
 _FRESH: Final = 64
 _FLUSH: Final = 1024
 _AT_ONCE: Final = 1024
+_REST: Final = 4096
+"""Rows that come in before a merge is tried again that has failed, as on a full disk."""
 _RATIO: Final = 2
 _BULK: Final = 1 << 16
 _BULK_NUMBERS: Final = 1 << 21
@@ -103,6 +105,7 @@ class Postings:
         self._covered = 0
         self._known = 0
         self._merging: _Merge | None = None
+        self._rest_until = 0
         if folder is not None and journal.writable:
             self._load(folder)
         self.refresh()
@@ -255,10 +258,12 @@ class Postings:
                 return
             self._merging = None
             if merge.error is not None:
+                # What isn't merged is searched all the same; the same is not tried again at once.
+                self._rest_until = self._covered + _REST
                 raise merge.error
             if merge.run is not None:
                 self._take_over(merge.group, merge.run)
-        while self._journal.writable and (group := self._due(lasting=True)):
+        while self._journal.writable and self._covered >= self._rest_until and (group := self._due(lasting=True)):
             if group[-1].last - group[0].first > _AT_ONCE:
                 self._merging = merge = _Merge(group)
                 merge.thread = threading.Thread(
@@ -284,6 +289,8 @@ class Postings:
             return
         except StorageError as error:
             merge.error = error
+        except MemoryError:
+            merge.error = StorageError("There is no memory to merge the index of copies.", code="index_unmerged")
 
     def _take_over(self, group: list[Run], merged: Run) -> None:
         at = self._runs.index(group[0])

@@ -60,7 +60,7 @@ _MADVICES = {
     "MADV_NORMAL": 0, "MADV_RANDOM": 1, "MADV_SEQUENTIAL": 2, "MADV_WILLNEED": 3, "MADV_DONTNEED": 4, "MADV_FREE": 8,
     "MADV_DONTFORK": 10, "MADV_DOFORK": 11, "MADV_HUGEPAGE": 14, "MADV_NOHUGEPAGE": 15, "MADV_DONTDUMP": 16,
     "MADV_DODUMP": 17, "MADV_WIPEONFORK": 18, "MADV_KEEPONFORK": 19, "MADV_POPULATE_READ": 22,
-    "MADV_POPULATE_WRITE": 23, "MADV_COLLAPSE": 25,
+    "MADV_POPULATE_WRITE": 23,
 }  # fmt: skip
 # Neither advice that merges memory with that of others, or drops pages of files that others read, nor mincore: by the
 # time that a page takes, and by which pages are there, one process can watch another or talk to it.
