@@ -107,10 +107,10 @@ def print_troubles(
     if inconsistent:
         console.print(f"{inconsistent} of {reasked} samples were answered differently when asked again.")
     if timings["showings"]:
-        console.print(
-            f"{timings['samples_per_second']:,.0f} samples/s in {timings['wall_seconds']:.1f} s; with all"
-            f" {timings['cores']:.0f} cores busy it would be {timings['limit_samples_per_second']:,.0f}"
-        )
+        rate, limit = timings["samples_per_second"], timings["limit_samples_per_second"]
+        # In a short run much was decoded before the model was ready: the rate says more than it can keep up.
+        more = f"; with all {timings['cores']:.0f} cores busy it would be {limit:,.0f}" if limit > rate else ""
+        console.print(f"{rate:,.0f} samples/s in {timings['wall_seconds']:.1f} s{more}")
 
 
 def _note(now: Progress) -> str:
