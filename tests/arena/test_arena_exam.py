@@ -103,8 +103,7 @@ def test_models_that_only_say_yes_or_no_are_shown_and_not_blocked() -> None:
 
 
 def test_models_that_clamp_their_answers_are_not_blocked_for_the_few_that_they_do_not() -> None:
-    rng = derive_rng(5, "clamped")
-    mine, older = (np.clip(np.where(TRUTH > 0, 30.0, -30.0), -10, 10) + 0.0 * rng.random() for _ in range(2))
+    mine, older = TRUTH * 10.0, TRUTH * 10.0
     fakes, reals = np.flatnonzero(TRUTH > 0), np.flatnonzero(TRUTH <= 0)
     mine[[fakes[0], reals[0]]], older[[fakes[0], reals[0]]] = (2.0, -4.0), (0.8, -0.9)
     verdict = judged(mine, older)

@@ -14,6 +14,7 @@ from gas.bench.engine import evaluate
 from gas.bench.journal import Journal
 from gas.bench.records import to_parquet
 from gas.errors import ConfigurationError, InfrastructureError, StorageError
+from gas.types import SampleStatus
 
 NONCE = "the secret of one run"
 
@@ -116,6 +117,22 @@ def test_how_many_processes_there_are_now_does_not_change_how_many_were_given_up
     assert result.gave_up
     # Only what was in the hands of the one process is lost.
     assert result.error_counts["gave_up"] < 10
+
+
+def test_when_all_processes_were_given_up_more_of_them_later_ask_nothing(bench, tmp_path):
+    def life(sandbox, processes):
+        return interrupted(bench, tmp_path, 1, sandbox=sandbox, max_restarts=0, processes=processes)
+
+    is_over = False
+    while not is_over:
+        assert life(bench.Sandbox(bench.dies_on(*range(90))), 2) is None
+        with Journal(tmp_path, {"round": "r", "package": "p"}, NONCE) as journal:
+            is_over = journal.is_over
+    idle = bench.Sandbox()
+    result = life(idle, 6)
+    assert idle.sessions == []
+    assert result.gave_up
+    assert {record.status for record in result.records} == {SampleStatus.MODEL_ERROR}
 
 
 @pytest.mark.parametrize("later", [1, PART_ROWS])
