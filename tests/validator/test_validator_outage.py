@@ -99,6 +99,20 @@ def test_after_an_outage_that_miners_do_not_wait_for_nobody_is_to_blame(ground, 
     assert (counts.states, counts.refused) == ({"untaken": 1}, 0)
 
 
+def test_between_the_tries_of_a_patient_miner_its_time_does_not_run_out(ground, tmp_path: Path) -> None:
+    challenges, clock = ground
+    challenges.record("miner", "t", Modality.IMAGE, "a cat", {}, 60)
+    hindrance, _ = hindered(challenges, clock, tmp_path)
+    # A store that does not answer for five minutes, and a miner that tries every half a minute.
+    for second in range(5, 301, 5):
+        if second % 30 == 5:
+            hindrance.refused("miner", "t", "blobs_unreachable")
+        clock.advance(5)
+        hindrance.settle()
+        challenges.expire()
+    assert challenges.claim("miner", "t").state is ChallengeState.DELIVERED
+
+
 def test_who_brings_about_that_there_is_no_place_gains_nothing_by_it(ground, tmp_path: Path) -> None:
     challenges, clock = ground
     for miner in ("honest", "idle"):
